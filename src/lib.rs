@@ -1,0 +1,13 @@
+//! hookbridge consumes domain events from RabbitMQ and delivers the documented webhooks to
+//! subscribers, over HTTP and AMQP, with one counted retry and no silent loss.
+//!
+//! `ARCHITECTURE.md` is the map; the line that one event walks is
+//! [`intake`] → [`broker`] → [`deliver`], built and stopped by [`bridge`].
+
+pub mod delivery;
+pub mod event;
+pub mod settings;
+pub mod subscriber;
+pub mod webhook;
+
+pub mod deliver;

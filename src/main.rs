@@ -1,0 +1,3 @@
+//! The `hookbridge` program.
+
+fn main() {}

@@ -1,0 +1,126 @@
+//! Typed settings: every key of the settings file, with its default. Reading them is in
+//! [`loading`](self), one section's meaning in `settings/`.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+use secrecy::SecretString;
+use serde::Deserialize;
+
+/// Everything that the settings file and the environment say, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The home broker.
+    pub broker: BrokerSettings,
+    /// Where domain events come from.
+    pub source: SourceSettings,
+    /// How deliveries are attempted.
+    pub delivery: DeliverySettings,
+    /// What subscribers' targets may be.
+    pub targets: TargetsSettings,
+    /// Where subscribers are defined.
+    pub subscribers: SubscribersSettings,
+    /// The admin listener.
+    pub admin: AdminSettings,
+    /// The log.
+    pub log: LogSettings,
+}
+
+/// `[broker]`: the RabbitMQ that the bridge itself runs on.
+#[derive(Debug, Clone)]
+pub struct BrokerSettings {
+    /// `amqp://` or `amqps://`, with the password.
+    pub uri: SecretString,
+    /// PEM file of certificate authorities trusted besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file of the client's certificate chain.
+    pub client_certificate_file: Option<PathBuf>,
+    /// PEM file of the client's private key.
+    pub client_key_file: Option<PathBuf>,
+    /// What every exchange and queue name begins with.
+    pub prefix: String,
+    /// Whether `run` declares the topology; otherwise it only verifies it.
+    pub declare: bool,
+}
+
+/// `[source]`: where domain events come from.
+#[derive(Debug, Clone)]
+pub struct SourceSettings {
+    /// The exchange that backend services publish to.
+    pub exchange: String,
+    /// Binding keys of the events queue.
+    pub bindings: Vec<String>,
+    /// What happens to an event whose type the catalogue does not have.
+    pub unknown_events: UnknownEvents,
+    /// The largest event taken, in bytes.
+    pub max_event_bytes: usize,
+    /// How many events may be unacknowledged at once.
+    pub prefetch: u16,
+}
+
+/// What happens to an event whose type the catalogue does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownEvents {
+    /// Acknowledged and counted.
+    Ignore,
+    /// Sent to the `rejected` queue.
+    Reject,
+}
+
+/// `[delivery]`: how deliveries are attempted.
+#[derive(Debug, Clone)]
+pub struct DeliverySettings {
+    /// The wait between the first and the second attempt.
+    pub retry_delay: Duration,
+    /// How long one attempt may take, unless the subscriber says otherwise.
+    pub timeout: Duration,
+    /// How many attempts of one subscriber may run at once, unless the subscriber says otherwise.
+    pub max_in_flight_per_subscriber: usize,
+    /// How long a stop may wait for what is in flight.
+    pub shutdown_timeout: Duration,
+}
+
+/// `[targets]`: what subscribers' targets may be.
+#[derive(Debug, Clone)]
+pub struct TargetsSettings {
+    /// Networks that may be called although they are not public.
+    pub allow_networks: Vec<IpNet>,
+    /// PEM file of certificate authorities trusted besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// An egress proxy for HTTP targets, with its password if it has one.
+    pub proxy: Option<SecretString>,
+}
+
+/// `[subscribers]`: where subscribers are defined.
+#[derive(Debug, Clone)]
+pub struct SubscribersSettings {
+    /// The directory of the subscribers' files.
+    pub directory: PathBuf,
+}
+
+/// `[admin]`: the listener for probes and metrics.
+#[derive(Debug, Clone)]
+pub struct AdminSettings {
+    /// Address and port; port 0 takes a free one and logs it.
+    pub listen: SocketAddr,
+}
+
+/// `[log]`
+#[derive(Debug, Clone)]
+pub struct LogSettings {
+    /// Lines for people or for machines.
+    pub format: LogFormat,
+    /// The least severe level that is logged, or a `tracing` filter.
+    pub level: String,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
