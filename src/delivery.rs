@@ -10,7 +10,9 @@ use uuid::Uuid;
 
 use crate::{subscriber::SubscriberId, webhook::WebhookType};
 
+pub mod addressed;
 pub mod settlement;
+pub mod wire;
 
 /// A webhook addressed to one subscriber.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,4 +10,5 @@ pub mod settings;
 pub mod subscriber;
 pub mod webhook;
 
+pub mod broker;
 pub mod deliver;

@@ -1,0 +1,354 @@
+//! Builds the parts, starts them in order, and stops them in order.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use secrecy::ExposeSecret;
+use thiserror::Error;
+use tokio::sync::Notify;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info, warn};
+
+use crate::{
+    admin::{Admin, ListenError, Readiness},
+    broker::{
+        connection::{ConnectError, Dialer, TlsFiles, system_resolver},
+        consumer::{self, Options, Session},
+        home::Home,
+        publisher::Publisher,
+        publishers::Publishers,
+        queues::QueueCounter,
+        topology::{Topology, TopologyError},
+    },
+    deliver::{
+        Deliver,
+        amqp::AmqpSender,
+        guard::AddressGuard,
+        http::{HttpSender, HttpSetupError},
+        limits::Limits,
+    },
+    delivery::{Attempt, wire::Lanes},
+    intake::Intake,
+    settings::{BrokerSettings, Settings},
+    subscriber::{
+        LiveSubscribers, SubscriberSet, Target,
+        loading::{Loaded, Rules, load_directory},
+    },
+    telemetry::metrics::Metrics,
+};
+
+/// Deliveries that one lane may have unsettled: 8 fast lanes of 128 in each set bound the memory.
+const LANE_PREFETCH: u16 = 128;
+/// How often the home broker's state is told.
+const STATE_INTERVAL: Duration = Duration::from_millis(250);
+/// How often queues are counted.
+const QUEUES_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Why a bridge could not be built, or had to end.
+#[derive(Debug, Error)]
+pub enum BridgeError {
+    /// The admin listener.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The exchanges and queues.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// The connections to the home broker.
+    #[error("broker: {0}")]
+    Connection(#[from] ConnectError),
+    /// The HTTP client.
+    #[error(transparent)]
+    Http(#[from] HttpSetupError),
+    /// The metrics.
+    #[error("metrics: {0}")]
+    Metrics(String),
+    /// A part that must run for ever did not.
+    #[error("a part of the bridge ended: {0}")]
+    Panicked(String),
+}
+
+/// A bridge that is built but not yet running.
+pub struct Bridge {
+    home: Arc<Home>,
+    topology: Arc<Topology>,
+    intake: Arc<Intake>,
+    deliver: Arc<Deliver>,
+    admin: Mutex<Option<Admin>>,
+    address: SocketAddr,
+    readiness: Readiness,
+    metrics: Arc<Metrics>,
+    subscribers: LiveSubscribers,
+    rules: Rules,
+    directory: PathBuf,
+    prefetch: u16,
+    shutdown_timeout: Duration,
+    /// Knows what must be finished before the connections close.
+    work: TaskTracker,
+    /// Knows what serves the work, and ends after it.
+    services: TaskTracker,
+    /// Ends taking in.
+    stop: CancellationToken,
+    reload: Arc<Notify>,
+}
+
+/// Asks a running bridge for something. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    stop: CancellationToken,
+    reload: Arc<Notify>,
+}
+
+impl Handle {
+    /// Asks the bridge to stop taking in, finish what is in flight, and end.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Asks the bridge to read its subscribers again.
+    pub fn reload(&self) {
+        self.reload.notify_one();
+    }
+}
+
+/// How to connect to the home broker.
+pub fn home_dialer(settings: &BrokerSettings) -> Dialer {
+    Dialer {
+        uri: settings.uri.clone(),
+        tls: TlsFiles {
+            ca: settings.ca_file.clone(),
+            identity: settings.client_certificate_file.clone().zip(settings.client_key_file.clone()),
+        },
+        resolver: system_resolver(),
+        name: "hookbridge".into(),
+        large_frames: false,
+    }
+}
+
+/// The topology that these settings ask for.
+pub fn topology(settings: &Settings) -> Topology {
+    let (source, prefix) = (&settings.source, &settings.broker.prefix);
+    Topology::new(prefix, &source.exchange, &source.bindings, settings.delivery.retry_delay)
+}
+
+impl Bridge {
+    /// Builds a bridge for these settings and subscribers, and binds its admin listener. Nothing is
+    /// connected yet.
+    pub async fn build(settings: Settings, loaded: Loaded) -> Result<Self, BridgeError> {
+        let rules = Rules::from(&settings);
+        let topology = Arc::new(topology(&settings));
+        let dialer = home_dialer(&settings.broker);
+        let home = Arc::new(Home::new(&dialer, topology.clone(), settings.broker.declare)?);
+        let metrics = Arc::new(Metrics::new().map_err(|error| BridgeError::Metrics(error.to_string()))?);
+        let readiness = Readiness::default();
+        let admin = Admin::bind(settings.admin.listen, readiness.clone(), metrics.clone()).await?;
+        let address = admin.address().unwrap_or(settings.admin.listen);
+        let (work, services) = (TaskTracker::new(), TaskTracker::new());
+        let stop = CancellationToken::new();
+        let subscribers: LiveSubscribers = Arc::new(ArcSwap::from_pointee(SubscriberSet::default()));
+        let lanes = Lanes::new(&settings.broker.prefix, settings.delivery.retry_delay);
+        let publisher = Publisher::start(home.lanes().clone(), None, &services);
+        let queues = Arc::new(Publishers::new(home.subscribers().clone(), services.clone()));
+        let guard = AddressGuard::new(settings.targets.allow_networks.clone());
+        let http = HttpSender::new(&settings.targets, guard.clone())?;
+        let ca_file = settings.targets.ca_file.clone();
+        let amqp = AmqpSender::new(queues.clone(), Arc::new(guard), ca_file, services.clone());
+        let intake = Intake {
+            source: settings.source.clone(),
+            timeout: settings.delivery.timeout,
+            lanes: lanes.clone(),
+            publisher: publisher.clone(),
+            home: queues,
+            subscribers: subscribers.clone(),
+            metrics: metrics.clone(),
+            tasks: work.clone(),
+        };
+        let deliver = Deliver {
+            lanes,
+            publisher,
+            subscribers: subscribers.clone(),
+            http,
+            amqp,
+            limits: Limits::default(),
+            metrics: metrics.clone(),
+            tasks: work.clone(),
+            stop: stop.clone(),
+        };
+        let bridge = Self {
+            home,
+            topology,
+            intake: Arc::new(intake),
+            deliver: Arc::new(deliver),
+            admin: Mutex::new(Some(admin)),
+            address,
+            readiness,
+            metrics,
+            subscribers,
+            rules,
+            directory: settings.subscribers.directory.clone(),
+            prefetch: settings.source.prefetch,
+            shutdown_timeout: settings.delivery.shutdown_timeout,
+            work,
+            services,
+            stop,
+            reload: Arc::default(),
+        };
+        bridge.take_subscribers(loaded);
+        Ok(bridge)
+    }
+
+    /// The address of the admin listener.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What asks this bridge to stop or reload.
+    pub fn handle(&self) -> Handle {
+        Handle { stop: self.stop.clone(), reload: self.reload.clone() }
+    }
+
+    /// Runs until a [`Handle`] asks for a stop, and then until what is in flight is settled or
+    /// `delivery.shutdown_timeout` is over. Ends early only with an error that somebody has to see
+    /// to: a topology that is not what it must be.
+    pub async fn run(self) -> Result<(), BridgeError> {
+        let after = CancellationToken::new();
+        let (home, end) = (self.home.clone(), after.clone());
+        let mut supervisor = self.services.spawn(async move { home.run(end).await });
+        self.start_services(&after);
+        self.start_consumers();
+        let ended = loop {
+            tokio::select! {
+                () = self.stop.cancelled() => break Ok(()),
+                () = self.reload.notified() => self.reload().await,
+                ended = &mut supervisor => break match ended {
+                    Ok(result) => result.map_err(BridgeError::from),
+                    Err(panicked) => Err(BridgeError::Panicked(panicked.to_string())),
+                },
+            }
+        };
+        self.shut_down(&after).await;
+        ended
+    }
+
+    fn start_consumers(&self) {
+        let intake = self.intake.clone();
+        let events = Options { queue: self.topology.events_queue(), prefetch: self.prefetch };
+        self.consume(events, move |session| intake.clone().work(session));
+        for (set, attempt) in [("first", Attempt::First), ("second", Attempt::Second)] {
+            for lane in self.topology.lanes(set) {
+                let deliver = self.deliver.clone();
+                let options = Options { queue: lane.to_owned(), prefetch: LANE_PREFETCH };
+                self.consume(options, move |session| deliver.clone().work(session, attempt));
+            }
+        }
+    }
+
+    fn consume<W, F>(&self, options: Options, work: W)
+    where
+        W: FnMut(Session) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let part = format!("consumer of {}", options.queue);
+        let readiness = self.readiness.clone();
+        readiness.set(&part, Some("not there yet".into()));
+        let present = move |there: bool| {
+            readiness.set(&part, (!there).then(|| "not there".to_owned()));
+        };
+        self.work.spawn(consumer::consume(self.home.clone(), options, self.stop.clone(), present, work));
+    }
+
+    fn start_services(&self, after: &CancellationToken) {
+        let (home, readiness, metrics) =
+            (self.home.clone(), self.readiness.clone(), self.metrics.clone());
+        let end = after.clone();
+        self.services.spawn(async move {
+            while tokio::time::timeout(STATE_INTERVAL, end.cancelled()).await.is_err() {
+                tell_state(&home, &readiness, &metrics);
+            }
+        });
+        let (home, topology, metrics) =
+            (self.home.clone(), self.topology.clone(), self.metrics.clone());
+        let end = after.clone();
+        self.services.spawn(async move {
+            let mut counter = QueueCounter::default();
+            while tokio::time::timeout(QUEUES_INTERVAL, end.cancelled()).await.is_err() {
+                if let Some(connection) = home.link().borrow().connection().cloned() {
+                    metrics.queues(&counter.count(&connection, &topology).await);
+                }
+            }
+        });
+        let (deliver, end) = (self.deliver.clone(), after.clone());
+        self.services.spawn(async move { deliver.amqp.sweep(end).await });
+        if let Some(admin) = self.admin.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let end = after.clone();
+            self.services.spawn(async move {
+                if let Err(error) = admin.serve(end).await {
+                    error!("the admin listener ended: {error}");
+                }
+            });
+        }
+    }
+
+    /// Reads the subscribers again. A wrong set changes nothing.
+    async fn reload(&self) {
+        let (directory, rules) = (self.directory.clone(), self.rules.clone());
+        let read = tokio::task::spawn_blocking(move || load_directory(&directory, &rules)).await;
+        match read {
+            Ok(Ok(loaded)) => self.take_subscribers(loaded),
+            Ok(Err(mistakes)) => {
+                for mistake in mistakes.iter() {
+                    error!("{mistake}");
+                }
+                error!(mistakes = mistakes.len(), "the subscribers stay as they were");
+            }
+            Err(error) => error!("the subscribers stay as they were: {error}"),
+        }
+    }
+
+    fn take_subscribers(&self, loaded: Loaded) {
+        for warning in &loaded.warnings {
+            warn!("{warning}");
+        }
+        let set = Arc::new(loaded.set);
+        let (enabled, disabled) = set.counts();
+        self.subscribers.store(set.clone());
+        self.metrics.subscribers(enabled, disabled, |id| set.get(id.as_str()).is_some());
+        self.deliver.limits.retain(|id| set.get(id.as_str()).is_some());
+        self.deliver.amqp.retain(|id, uri| {
+            let Some(subscriber) = set.get(id.as_str()) else { return false };
+            let Target::Amqp(target) = &subscriber.target else { return false };
+            target.broker.as_ref().map(|broker| broker.uri.expose_secret()) == uri
+        });
+        info!(enabled, disabled, "subscribers loaded");
+    }
+
+    /// Stops taking in, finishes what is in flight, closes.
+    async fn shut_down(self, after: &CancellationToken) {
+        info!("stopping: no new deliveries, finishing what is in flight");
+        self.readiness.set("bridge", Some("stopping".into()));
+        self.stop.cancel();
+        self.work.close();
+        if tokio::time::timeout(self.shutdown_timeout, self.work.wait()).await.is_err() {
+            warn!(
+                in_flight = self.work.len(),
+                "delivery.shutdown_timeout is over: what is in flight will be delivered again by the next bridge"
+            );
+        }
+        after.cancel();
+        self.home.close().await;
+        info!("stopped");
+    }
+}
+
+fn tell_state(home: &Home, readiness: &Readiness, metrics: &Metrics) {
+    let (connected, blocked) = (home.connected(), home.blocked());
+    metrics.broker(connected, blocked, home.reconnects());
+    readiness.set("home broker", home.down());
+    let alarm = "blocks publishers (a memory or disk alarm): deliveries wait, and go on when it clears";
+    readiness.set("home broker alarm", blocked.then(|| alarm.to_owned()));
+}

@@ -1,0 +1,11 @@
+//! How this product speaks AMQP: connections that come back, the topology, consumers, and
+//! publishing that is mandatory and confirmed. It knows nothing of webhooks.
+
+pub mod connection;
+pub mod consumer;
+pub mod home;
+pub mod message;
+pub mod publisher;
+pub mod publishers;
+pub mod queues;
+pub mod topology;

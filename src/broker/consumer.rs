@@ -1,0 +1,240 @@
+//! Consumers: one channel for each, rebuilt for ever by a supervisor of its own.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use futures_util::{FutureExt, StreamExt};
+use lapin::{
+    Channel,
+    options::{
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+    },
+    types::FieldTable,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::{
+    connection::{ConnectError, OPERATION_TIMEOUT, deadline},
+    home::{Home, Link},
+    message::Received,
+};
+
+/// Waits between attempts to consume from a queue that cannot be consumed from.
+const BACKOFF: [Duration; 4] = [
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+];
+
+/// What is consumed, and how much may be unsettled at once.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The queue.
+    pub queue: String,
+    /// Messages unsettled at once.
+    pub prefetch: u16,
+}
+
+/// Consumes until `stop`: whenever the home broker is there, opens a channel and hands a session on
+/// it to `work`, which returns when the session is over. `present` hears whether the consumer is
+/// there.
+pub async fn consume<W, F>(
+    home: Arc<Home>,
+    options: Options,
+    stop: CancellationToken,
+    present: impl Fn(bool),
+    mut work: W,
+) where
+    W: FnMut(Session) -> F,
+    F: Future<Output = ()>,
+{
+    let mut link = home.link();
+    let mut failures = 0;
+    while !stop.is_cancelled() {
+        let connection = tokio::select! {
+            () = stop.cancelled() => return,
+            up = link.wait_for(|link| matches!(link, Link::Up(_))) => match up {
+                Ok(link) => link.connection().cloned(),
+                Err(_) => return,
+            },
+        };
+        if let Some(connection) = connection {
+            match start(&connection, &options, &stop).await {
+                Ok(session) => {
+                    failures = 0;
+                    present(true);
+                    work(session).await;
+                    present(false);
+                    if stop.is_cancelled() {
+                        return;
+                    }
+                    debug!(queue = options.queue, "the consumer ended");
+                }
+                Err(error) if connection.status().connected() => {
+                    if failures == 0 {
+                        warn!(
+                            queue = options.queue,
+                            "cannot consume: {error}; trying for ever"
+                        );
+                    }
+                    if let Err(error) = home.repair(&connection).await {
+                        debug!(
+                            queue = options.queue,
+                            "cannot bring the topology back: {error}"
+                        );
+                    }
+                }
+                Err(error) => debug!(queue = options.queue, "cannot consume: {error}"),
+            }
+        }
+        let pause = BACKOFF[failures.min(BACKOFF.len() - 1)];
+        failures += 1;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+async fn start(
+    connection: &lapin::Connection,
+    options: &Options,
+    stop: &CancellationToken,
+) -> Result<Session, ConnectError> {
+    deadline("start a consumer", OPERATION_TIMEOUT, async {
+        let channel = connection.create_channel().await?;
+        channel
+            .basic_qos(options.prefetch, BasicQosOptions::default())
+            .await?;
+        let consumer = channel
+            .basic_consume(
+                options.queue.as_str().into(),
+                // The broker picks a tag.
+                "".into(),
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            )
+            .await?;
+        Ok::<_, lapin::Error>(Session {
+            consumer,
+            channel,
+            stop: stop.clone(),
+            over: false,
+        })
+    })
+    .await
+}
+
+/// One consumer on one channel, from its start to its end.
+pub struct Session {
+    consumer: lapin::Consumer,
+    channel: Channel,
+    stop: CancellationToken,
+    over: bool,
+}
+
+impl Session {
+    /// What has arrived, at least one and at most `max` messages; `None` when the session is over:
+    /// stopped, cancelled by the broker, or its channel broken.
+    pub async fn next(&mut self, max: usize) -> Option<Vec<Received>> {
+        if self.over {
+            return None;
+        }
+        let first = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => {
+                self.cancel().await;
+                return None;
+            }
+            first = self.consumer.next() => first,
+        };
+        let mut chunk = Vec::new();
+        let mut next = first;
+        loop {
+            match next {
+                Some(Ok(delivery)) => chunk.push(Received::new(delivery)),
+                Some(Err(error)) => {
+                    debug!("a consumer broke: {error}");
+                    self.over = true;
+                }
+                None => self.over = true,
+            }
+            if self.over || chunk.len() >= max {
+                break;
+            }
+            match self.consumer.next().now_or_never() {
+                Some(more) => next = more,
+                None => break,
+            }
+        }
+        (!chunk.is_empty()).then_some(chunk)
+    }
+
+    /// What settles the messages of this session.
+    pub fn settler(&self) -> Settler {
+        Settler {
+            channel: self.channel.clone(),
+            ended: self.ended.clone(),
+        }
+    }
+
+    /// Tells the broker to send no more. What is unsettled stays with the channel until its last
+    /// settler is gone.
+    async fn cancel(&self) {
+        let cancelled = self
+            .channel
+            .basic_cancel(self.consumer.tag(), BasicCancelOptions::default());
+        if let Err(error) = deadline("cancel a consumer", OPERATION_TIMEOUT / 5, cancelled).await {
+            debug!("cancelling a consumer: {error}");
+        }
+    }
+}
+
+/// Settles messages on the channel that they came over. Cheap to clone.
+#[derive(Clone)]
+pub struct Settler {
+    channel: Channel,
+}
+
+impl Settler {
+    /// Whether messages of this session can still be settled. If not, the broker has put them back.
+    pub fn alive(&self) -> bool {
+        self.channel.status().connected()
+    }
+
+    /// Acknowledges one message.
+    pub async fn ack(&self, tag: u64) {
+        self.acknowledge(tag, false).await;
+    }
+
+    /// Acknowledges a message and all before it.
+    pub async fn ack_up_to(&self, tag: u64) {
+        self.acknowledge(tag, true).await;
+    }
+
+    async fn acknowledge(&self, tag: u64, multiple: bool) {
+        let acked = self.channel.basic_ack(tag, BasicAckOptions { multiple });
+        if let Err(error) = deadline("acknowledge", OPERATION_TIMEOUT, acked).await {
+            // The channel is gone, so the broker delivers the message again.
+            debug!("an acknowledgement was lost: {error}");
+        }
+    }
+
+    /// Gives a message to its queue's dead-letter exchange.
+    pub async fn dead_letter(&self, tag: u64) {
+        let options = BasicNackOptions {
+            multiple: false,
+            requeue: false,
+        };
+        if let Err(error) = deadline(
+            "reject",
+            OPERATION_TIMEOUT,
+            self.channel.basic_nack(tag, options),
+        )
+        .await
+        {
+            debug!("a rejection was lost: {error}");
+        }
+    }
+}

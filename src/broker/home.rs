@@ -1,0 +1,233 @@
+//! The home broker: one consuming connection that comes back for ever, with its topology, and the
+//! pools of publishing connections. Consuming and publishing are on separate connections, since an
+//! alarm stops every write on one that publishes.
+
+use std::{sync::Arc, time::Duration};
+
+use lapin::Connection;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    connection::{ConnectError, Dialer, OPERATION_TIMEOUT, Source, deadline},
+    topology::{Topology, TopologyError},
+};
+
+/// Waits between attempts to connect.
+const BACKOFF: [Duration; 5] = [
+    Duration::from_millis(200),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(3),
+];
+/// Publishing connections that subscribers' channels spread over.
+const SUBSCRIBER_CONNECTIONS: usize = 2;
+/// How often a connection is looked at.
+const WATCH: Duration = Duration::from_millis(250);
+
+/// Whether the home broker can be consumed from.
+#[derive(Debug, Clone)]
+pub enum Link {
+    /// Not now, and why.
+    Down(String),
+    /// Connected, and the topology is there.
+    Up(Arc<Connection>),
+}
+
+impl Link {
+    /// The connection, while there is one.
+    pub fn connection(&self) -> Option<&Arc<Connection>> {
+        match self {
+            Self::Up(connection) if connection.status().connected() => Some(connection),
+            Self::Up(_) | Self::Down(_) => None,
+        }
+    }
+}
+
+/// How the bridge is connected to its home broker.
+pub struct Home {
+    dialer: Dialer,
+    topology: Arc<Topology>,
+    declare: bool,
+    link: watch::Sender<Link>,
+    reconnects: watch::Sender<u64>,
+    lanes: Source,
+    subscribers: Source,
+}
+
+impl Home {
+    /// Prepares connections by `dialer`; none is made yet. `declare` is whether the topology is
+    /// declared or only verified.
+    pub fn new(
+        dialer: &Dialer,
+        topology: Arc<Topology>,
+        declare: bool,
+    ) -> Result<Self, ConnectError> {
+        let named = |purpose: &str, large_frames| Dialer {
+            name: format!("{} {purpose}", dialer.name),
+            large_frames,
+            ..dialer.clone()
+        };
+        Ok(Self {
+            lanes: Source::home(named("publish", false), 1)?,
+            subscribers: Source::home(
+                named("publish to subscribers", false),
+                SUBSCRIBER_CONNECTIONS,
+            )?,
+            dialer: named("consume", true),
+            topology,
+            declare,
+            link: watch::Sender::new(Link::Down("not connected yet".into())),
+            reconnects: watch::Sender::new(0),
+        })
+    }
+
+    /// Connections for the bridge's own exchanges.
+    pub fn lanes(&self) -> &Source {
+        &self.lanes
+    }
+
+    /// Connections for subscribers' queues and exchanges here: a queue in trouble holds up the
+    /// connection that publishes to it.
+    pub fn subscribers(&self) -> &Source {
+        &self.subscribers
+    }
+
+    /// The consuming connection, as it comes and goes.
+    pub fn link(&self) -> watch::Receiver<Link> {
+        self.link.subscribe()
+    }
+
+    /// Whether it can be consumed from.
+    pub fn connected(&self) -> bool {
+        self.link.borrow().connection().is_some()
+    }
+
+    /// Why it cannot be consumed from, if it cannot.
+    pub fn down(&self) -> Option<String> {
+        match &*self.link.borrow() {
+            Link::Down(why) => Some(why.clone()),
+            link @ Link::Up(_) => {
+                link.connection().is_none().then(|| "the connection is gone".to_owned())
+            }
+        }
+    }
+
+    /// How often the connection came back.
+    pub fn reconnects(&self) -> u64 {
+        *self.reconnects.borrow()
+    }
+
+    /// Whether the broker blocks publishers.
+    pub fn blocked(&self) -> bool {
+        self.lanes.blocked() || self.subscribers.blocked()
+    }
+
+    /// Keeps the home broker connected until `stop`. Fails only if, the first time that it is
+    /// reached, its topology is not what it must be.
+    pub async fn run(&self, stop: CancellationToken) -> Result<(), TopologyError> {
+        let mut ever = false;
+        let mut failures = 0;
+        let mut said = String::new();
+        loop {
+            let attempt = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                attempt = self.connect() => attempt,
+            };
+            match attempt {
+                Ok(connection) => {
+                    info!("connected to the home broker");
+                    if ever {
+                        self.reconnects.send_modify(|n| *n += 1);
+                    }
+                    (ever, failures) = (true, 0);
+                    said.clear();
+                    let connection = Arc::new(connection);
+                    self.link.send_replace(Link::Up(connection.clone()));
+                    tokio::select! {
+                        () = stop.cancelled() => return Ok(()),
+                        why = lost(&connection) => {
+                            warn!("lost the home broker: {why}; reconnecting for ever");
+                            said.clone_from(&why);
+                            self.link.send_replace(Link::Down(why));
+                        }
+                    }
+                }
+                Err(error) if error.is_final() && !ever => return Err(error),
+                Err(error) => {
+                    let why = error.to_string();
+                    // Said once for each outage, and again only if it becomes another one.
+                    if failures == 0 && said.is_empty() || error.is_final() && said != why {
+                        warn!("cannot use the home broker: {why}; trying for ever");
+                        said.clone_from(&why);
+                    }
+                    self.link.send_replace(Link::Down(why));
+                    let pause = BACKOFF[failures.min(BACKOFF.len() - 1)];
+                    failures += 1;
+                    tokio::select! {
+                        () = stop.cancelled() => return Ok(()),
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Brings the topology back on a live connection: somebody may have deleted a queue.
+    pub async fn repair(&self, connection: &Connection) -> Result<(), TopologyError> {
+        if self.declare {
+            self.topology.declare(connection).await
+        } else {
+            self.topology.verify(connection).await
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, TopologyError> {
+        let connection = self.dialer.connect().await?;
+        self.repair(&connection).await?;
+        let probe = self.dialer.connect().await?;
+        self.topology.require_at_least_once(&probe).await?;
+        close(&probe).await;
+        Ok(connection)
+    }
+
+    /// Closes every connection, each within a deadline.
+    pub async fn close(&self) {
+        let link = self.link.send_replace(Link::Down("stopped".into()));
+        if let Link::Up(connection) = link {
+            close(&connection).await;
+        }
+        self.lanes.close();
+        self.subscribers.close();
+    }
+}
+
+/// Closes a connection; its end is what matters, not how.
+pub async fn close(connection: &Connection) {
+    let closed = connection.close(200, "bye".into());
+    if let Err(error) = deadline("close a connection", OPERATION_TIMEOUT / 5, closed).await {
+        tracing::debug!("closing a connection: {error}");
+    }
+}
+
+/// Waits until a connection is gone, and says why.
+async fn lost(connection: &Connection) -> String {
+    use futures_util::StreamExt;
+    let mut events = std::pin::pin!(connection.events_listener());
+    loop {
+        let event = tokio::time::timeout(WATCH, events.next()).await;
+        if let Ok(Some(lapin::Event::Error(error))) = &event
+            && !connection.status().connected()
+        {
+            return error.to_string();
+        }
+        if !connection.status().connected() {
+            return "the connection is gone".into();
+        }
+        if let Ok(None) = event {
+            tokio::time::sleep(WATCH).await;
+        }
+    }
+}

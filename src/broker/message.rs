@@ -1,0 +1,175 @@
+//! Messages as the rest of the product sees them: without the client library's types.
+
+use bytes::Bytes;
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable, ShortString},
+};
+
+use super::publisher::PublishError;
+
+/// A message to publish: mandatory, persistent, confirmed, always.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// The exchange; empty for the default exchange.
+    pub exchange: String,
+    /// At most 255 bytes.
+    pub routing_key: String,
+    /// Tells a returned message from the others in flight on its channel: give each its own.
+    pub message_id: String,
+    /// The AMQP `content_type`.
+    pub content_type: Option<&'static str>,
+    /// The AMQP `type`.
+    pub kind: Option<&'static str>,
+    /// The AMQP `app_id`.
+    pub app_id: Option<&'static str>,
+    /// The AMQP `timestamp`, seconds since 1970.
+    pub timestamp: Option<u64>,
+    /// Headers, in order.
+    pub headers: Vec<(&'static str, HeaderValue)>,
+    /// The payload.
+    pub body: Bytes,
+}
+
+/// The value of a header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeaderValue {
+    /// A string.
+    Text(String),
+    /// A 64-bit integer.
+    Number(i64),
+}
+
+/// A message taken from a queue. Nothing of it is copied into an outgoing message but what is read
+/// by name here.
+#[derive(Debug)]
+pub struct Received {
+    /// Settles it on the channel that it came over.
+    pub tag: u64,
+    /// The key that it was published with, and keeps when dead-lettered.
+    pub routing_key: String,
+    /// The payload.
+    pub body: Bytes,
+    properties: BasicProperties,
+}
+
+impl Received {
+    pub(super) fn new(delivery: lapin::message::Delivery) -> Self {
+        Self {
+            tag: delivery.delivery_tag,
+            routing_key: delivery.routing_key.to_string(),
+            body: delivery.data.into(),
+            properties: delivery.properties,
+        }
+    }
+
+    /// The AMQP `message_id`.
+    pub fn message_id(&self) -> Option<&str> {
+        self.properties
+            .message_id()
+            .as_ref()
+            .map(ShortString::as_str)
+    }
+
+    /// The AMQP `timestamp`, seconds since 1970.
+    pub fn timestamp(&self) -> Option<u64> {
+        *self.properties.timestamp()
+    }
+
+    /// A header that is a string.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match self.header(name)? {
+            AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
+            AMQPValue::ShortString(text) => Some(text.as_str()),
+            _ => None,
+        }
+    }
+
+    /// A header that is an integer of any width.
+    pub fn number(&self, name: &str) -> Option<i64> {
+        match *self.header(name)? {
+            AMQPValue::ShortShortInt(n) => Some(n.into()),
+            AMQPValue::ShortShortUInt(n) => Some(n.into()),
+            AMQPValue::ShortInt(n) => Some(n.into()),
+            AMQPValue::ShortUInt(n) => Some(n.into()),
+            AMQPValue::LongInt(n) => Some(n.into()),
+            AMQPValue::LongUInt(n) => Some(n.into()),
+            AMQPValue::LongLongInt(n) => Some(n),
+            _ => None,
+        }
+    }
+
+    fn header(&self, name: &str) -> Option<&AMQPValue> {
+        self.properties.headers().as_ref()?.inner().get(name)
+    }
+}
+
+/// The message as the client library takes it: exchange, routing key, properties, body.
+pub(super) struct Wire {
+    pub(super) exchange: ShortString,
+    pub(super) routing_key: ShortString,
+    pub(super) properties: BasicProperties,
+    pub(super) body: Bytes,
+}
+
+impl Wire {
+    /// Fails with `Invalid` when a name does not fit into AMQP's 255 bytes.
+    pub(super) fn new(message: Message) -> Result<Self, PublishError> {
+        let short = |what: &str, text: String| {
+            let length = text.len();
+            ShortString::try_new(text).map_err(|_| {
+                PublishError::Invalid(format!("the {what} has {length} bytes; AMQP allows 255"))
+            })
+        };
+        let mut headers = FieldTable::default();
+        for (name, value) in message.headers {
+            let value = match value {
+                HeaderValue::Text(text) => AMQPValue::LongString(text.into()),
+                HeaderValue::Number(number) => AMQPValue::LongLongInt(number),
+            };
+            headers.insert(name.into(), value);
+        }
+        let mut properties = BasicProperties::default()
+            .with_delivery_mode(2)
+            .with_message_id(short("message id", message.message_id)?)
+            .with_headers(headers);
+        if let Some(content_type) = message.content_type {
+            properties = properties.with_content_type(content_type.into());
+        }
+        if let Some(kind) = message.kind {
+            properties = properties.with_type(kind.into());
+        }
+        if let Some(app_id) = message.app_id {
+            properties = properties.with_app_id(app_id.into());
+        }
+        if let Some(timestamp) = message.timestamp {
+            properties = properties.with_timestamp(timestamp);
+        }
+        Ok(Self {
+            exchange: short("exchange", message.exchange)?,
+            routing_key: short("routing key", message.routing_key)?,
+            properties,
+            body: message.body,
+        })
+    }
+
+    /// The same message as a consumer would get it. For tests of what is written and read back.
+    #[cfg(test)]
+    pub(super) fn received(self) -> Received {
+        Received {
+            tag: 1,
+            routing_key: self.routing_key.to_string(),
+            body: self.body,
+            properties: self.properties,
+        }
+    }
+}
+
+#[cfg(test)]
+impl From<Message> for Received {
+    fn from(message: Message) -> Self {
+        Wire::new(message)
+            .expect("a message with short names")
+            .received()
+    }
+}

@@ -1,0 +1,173 @@
+//! Attempts over AMQP: to a queue or an exchange on the home broker or on the subscriber's own.
+
+use std::{
+    collections::HashMap,
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use lapin::{
+    ErrorKind,
+    protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
+};
+use secrecy::{ExposeSecret, SecretString};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::guard::{AddressGuard, Forbidden};
+use crate::{
+    broker::{
+        connection::{ConnectError, DialError, Dialer, Resolver, Source, TlsFiles},
+        publisher::{PublishError, Publisher},
+        publishers::Publishers,
+    },
+    delivery::{Attempt, Delivery, Failure, Outcome, Reason, addressed},
+    subscriber::{AmqpTarget, Subscriber, SubscriberId},
+};
+
+/// Connections to one subscriber's broker, however many subscribers share it.
+const CONNECTIONS: usize = 2;
+/// How often connections without a channel are closed.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// Sends webhooks over AMQP.
+pub struct AmqpSender {
+    home: Arc<Publishers<SubscriberId>>,
+    outside: Mutex<HashMap<String, Arc<Publishers<SubscriberId>>>>,
+    resolver: Resolver,
+    ca_file: Option<PathBuf>,
+    tasks: TaskTracker,
+}
+
+impl AmqpSender {
+    /// `home` publishes to the home broker; subscribers' own brokers are called only at addresses
+    /// that `guard` lets through, and trusted by the system's authorities and those in `ca_file`.
+    pub fn new(
+        home: Arc<Publishers<SubscriberId>>,
+        guard: Arc<AddressGuard>,
+        ca_file: Option<PathBuf>,
+        tasks: TaskTracker,
+    ) -> Self {
+        let resolver: Resolver = Arc::new(move |host, port| {
+            let guard = guard.clone();
+            Box::pin(async move { guard.resolve(&host, port).await.map_err(io::Error::other) })
+        });
+        Self { home, outside: Mutex::default(), resolver, ca_file, tasks }
+    }
+
+    /// Attempts a delivery. `None` if the home broker was lost meanwhile.
+    pub async fn send(
+        &self,
+        subscriber: &Subscriber,
+        target: &AmqpTarget,
+        delivery: &Delivery,
+        attempt: Attempt,
+    ) -> Option<Outcome> {
+        let message = match addressed::message(subscriber, target, delivery, attempt, Timestamp::now()) {
+            Ok(message) => message,
+            Err(failure) => return Some(Outcome::Failed(failure)),
+        };
+        let home = target.broker.is_none();
+        let publisher = self.publisher(subscriber, target);
+        let publish = publisher.publish_one(message, subscriber.timeout);
+        if home {
+            return addressed::outcome(subscriber, true, &publish.await);
+        }
+        // The subscriber's timeout covers the connection, too.
+        let result = tokio::time::timeout(subscriber.timeout, publish)
+            .await
+            .unwrap_or(Err(PublishError::Timeout(subscriber.timeout)));
+        if let Err(PublishError::Unavailable(error)) = &result {
+            let detail = subscriber.redact(&error.to_string());
+            return Some(Outcome::Failed(Failure::new(unavailable(error), detail)));
+        }
+        addressed::outcome(subscriber, false, &result)
+    }
+
+    fn publisher(&self, subscriber: &Subscriber, target: &AmqpTarget) -> Publisher {
+        let declare = addressed::declares(target);
+        let Some(broker) = &target.broker else {
+            return self.home.get(&subscriber.id, declare);
+        };
+        let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
+        let publishers = outside.entry(broker.uri.expose_secret().to_owned()).or_insert_with(|| {
+            Arc::new(Publishers::new(self.source(broker.uri.clone()), self.tasks.clone()))
+        });
+        publishers.get(&subscriber.id, declare)
+    }
+
+    fn source(&self, uri: SecretString) -> Source {
+        let dialer = Dialer {
+            uri,
+            tls: TlsFiles { ca: self.ca_file.clone(), identity: None },
+            resolver: self.resolver.clone(),
+            name: "hookbridge".into(),
+            large_frames: false,
+        };
+        Source::outside(dialer, CONNECTIONS)
+    }
+
+    /// Lets go of the publishers of subscribers that are not wanted any more. `wanted` is asked with
+    /// the URI of the broker, or nothing for the home broker.
+    pub fn retain(&self, wanted: impl Fn(&SubscriberId, Option<&str>) -> bool) {
+        self.home.retain(|id| wanted(id, None));
+        let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
+        outside.retain(|uri, publishers| {
+            publishers.retain(|id| wanted(id, Some(uri)));
+            !publishers.is_empty()
+        });
+    }
+
+    /// Closes idle connections to subscribers' brokers until `stop`, and then all.
+    pub async fn sweep(&self, stop: CancellationToken) {
+        while tokio::time::timeout(SWEEP, stop.cancelled()).await.is_err() {
+            for publishers in self.outside.lock().unwrap_or_else(PoisonError::into_inner).values() {
+                publishers.source().close_if_idle();
+            }
+        }
+        for (_, publishers) in self.outside.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+            publishers.source().close();
+        }
+    }
+}
+
+/// Why a subscriber's broker could not be connected to.
+fn unavailable(error: &ConnectError) -> Reason {
+    match error {
+        ConnectError::Timeout { .. } => Reason::Timeout,
+        ConnectError::Uri(_) | ConnectError::File { .. } => Reason::Protocol,
+        ConnectError::Dial(DialError::Resolve { error, .. }) => {
+            if forbidden(error) { Reason::TargetForbidden } else { Reason::Dns }
+        }
+        ConnectError::Dial(DialError::Connect { error, .. }) => {
+            if error.kind() == io::ErrorKind::TimedOut { Reason::Timeout } else { Reason::Connect }
+        }
+        ConnectError::Dial(DialError::Tls { .. }) => Reason::Tls,
+        ConnectError::Broker(error) => match error.kind() {
+            ErrorKind::ProtocolError(amqp) => match amqp.kind() {
+                AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
+                | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => Reason::AccessRefused,
+                _ => Reason::Protocol,
+            },
+            ErrorKind::IOError(io) if io.kind() == io::ErrorKind::TimedOut => Reason::Timeout,
+            ErrorKind::ParsingError(_)
+            | ErrorKind::InvalidProtocolVersion(_)
+            | ErrorKind::SerialisationError(_) => Reason::Protocol,
+            _ => Reason::Connect,
+        },
+    }
+}
+
+/// Whether the guard is somewhere in the causes of an error.
+fn forbidden(error: &io::Error) -> bool {
+    let mut cause = error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static));
+    while let Some(error) = cause {
+        if error.is::<Forbidden>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

@@ -1,0 +1,286 @@
+//! First half of the line: takes domain events in, makes the deliveries of each, and hands these on.
+//! An event is acknowledged only when every delivery made of it is confirmed by the broker.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use crate::{
+    broker::{
+        connection::OPERATION_TIMEOUT,
+        consumer::{Session, Settler},
+        message::{Message, Received},
+        publisher::{PublishResults, Publisher},
+        publishers::Publishers,
+    },
+    delivery::{
+        Attempt, Delivery, Outcome, Pace, addressed,
+        settlement::{Settlement, settle},
+        webhook_id,
+        wire::{Consumed, Lanes},
+    },
+    event::{self, Envelope, Rejection},
+    settings::{SourceSettings, UnknownEvents},
+    subscriber::{AmqpTarget, Destination, LiveSubscribers, Subscriber, SubscriberId, Target},
+    telemetry::{
+        log_failure,
+        metrics::{EventResult, Metrics, Transport},
+    },
+    webhook::{self, EventType, Webhook},
+};
+
+mod window;
+
+use window::Window;
+
+/// Events dealt with together: a quarter of the usual prefetch, so that four batches overlap.
+const BATCH: usize = 256;
+/// The pause before the broker is asked again to take what it did not confirm.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What intake needs.
+pub struct Intake {
+    /// What is taken in.
+    pub source: SourceSettings,
+    /// How long a subscriber's queue may take to confirm.
+    pub timeout: Duration,
+    /// The form of the bridge's own messages.
+    pub lanes: Lanes,
+    /// Publishes them.
+    pub publisher: Publisher,
+    /// Publish to subscribers' queues on the home broker.
+    pub home: Arc<Publishers<SubscriberId>>,
+    /// Who gets what.
+    pub subscribers: LiveSubscribers,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
+    /// Knows the batches under way.
+    pub tasks: TaskTracker,
+}
+
+/// What is to be done for the events of one batch.
+#[derive(Default)]
+struct Plan {
+    /// For the bridge's own exchanges.
+    lanes: Vec<Message>,
+    /// For subscribers' queues on the home broker.
+    direct: HashMap<SubscriberId, Direct>,
+    /// What the events count as once all of it is confirmed.
+    results: Vec<(Option<EventType>, EventResult)>,
+}
+
+/// Deliveries handed straight to a subscriber's queue: the hand-off is their first attempt.
+struct Direct {
+    subscriber: Arc<Subscriber>,
+    publisher: Publisher,
+    deliveries: Vec<Delivery>,
+    messages: Vec<Message>,
+}
+
+impl Intake {
+    /// Takes events in for one session of the consumer.
+    pub async fn work(self: Arc<Self>, mut session: Session) {
+        let window = Arc::new(Window::new(session.settler()));
+        while let Some(chunk) = session.next(BATCH).await {
+            let plan = self.plan(&chunk);
+            let tags: Vec<u64> = chunk.iter().map(|received| received.tag).collect();
+            let Some(&last) = tags.last() else { continue };
+            window.open(tags);
+            let (intake, window) = (self.clone(), window.clone());
+            self.tasks.spawn(async move {
+                if intake.carry_out(plan, window.settler()).await {
+                    window.done(last).await;
+                }
+            });
+        }
+    }
+
+    fn plan(&self, chunk: &[Received]) -> Plan {
+        let now = Timestamp::now();
+        let subscribers = self.subscribers.load();
+        let mut plan = Plan::default();
+        for received in chunk {
+            let decoded = event::decode(&received.body, self.source.max_event_bytes);
+            let (kind, result) = match decoded {
+                Ok(envelope) => match EventType::from_name(&envelope.event_type) {
+                    Some(kind) => (Some(kind), webhook::map(kind, &envelope).map(|made| Some((made, envelope)))),
+                    None if self.source.unknown_events == UnknownEvents::Ignore => (None, Ok(None)),
+                    None => (None, Err(Rejection::unknown_type(&envelope.event_type))),
+                },
+                Err(rejection) => (None, Err(rejection)),
+            };
+            let result = match result {
+                Err(rejection) => {
+                    let reason = rejection.reason.as_str();
+                    warn!(reason, detail = rejection.detail, "a domain event is rejected");
+                    plan.lanes.push(self.lanes.rejected(received, &rejection, now));
+                    EventResult::Rejected
+                }
+                Ok(None) => EventResult::Ignored,
+                Ok(Some((made, envelope))) => {
+                    let traceparent = received
+                        .text("traceparent")
+                        .filter(|text| event::is_traceparent(text))
+                        .or(envelope.traceparent.as_deref());
+                    let mut matched = false;
+                    for subscriber in subscribers.matching(made.kind, &made.audience) {
+                        matched = true;
+                        let delivery = delivery(&made, &envelope, traceparent, subscriber, now);
+                        self.address(&mut plan, subscriber, delivery, now);
+                    }
+                    if matched { EventResult::Accepted } else { EventResult::Unmatched }
+                }
+            };
+            plan.results.push((kind, result));
+        }
+        plan
+    }
+
+    /// Straight to a queue on the home broker, unless that queue leaves publishes unconfirmed:
+    /// then, and for everybody else, to the lanes.
+    fn address(&self, plan: &mut Plan, subscriber: &Arc<Subscriber>, delivery: Delivery, now: Timestamp) {
+        if let Target::Amqp(target @ AmqpTarget { broker: None, destination: Destination::Queue { .. } }) =
+            &subscriber.target
+        {
+            let direct = plan.direct.entry(subscriber.id.clone()).or_insert_with(|| Direct {
+                subscriber: subscriber.clone(),
+                publisher: self.home.get(&subscriber.id, addressed::declares(target)),
+                deliveries: Vec::new(),
+                messages: Vec::new(),
+            });
+            if !direct.publisher.stalled()
+                && let Ok(message) = addressed::message(subscriber, target, &delivery, Attempt::First, now)
+            {
+                direct.deliveries.push(delivery);
+                direct.messages.push(message);
+                return;
+            }
+        }
+        plan.lanes.push(self.lanes.first(&delivery, Pace::Fast));
+    }
+
+    /// Publishes everything, until all of it is confirmed or the session is dead and the broker
+    /// delivers the events again. Tells which.
+    async fn carry_out(&self, plan: Plan, settler: &Settler) -> bool {
+        let hand_offs = join_all(plan.direct.into_values().map(|direct| self.hand_off(direct, settler)));
+        let (laned, follow_ups) =
+            tokio::join!(self.publish_until_confirmed(plan.lanes, settler), hand_offs);
+        let follow_ups: Option<Vec<Vec<Message>>> = follow_ups.into_iter().collect();
+        let Some(follow_ups) = follow_ups else { return false };
+        let follow_ups = follow_ups.into_iter().flatten().collect();
+        if !laned || !self.publish_until_confirmed(follow_ups, settler).await {
+            return false;
+        }
+        for (kind, result) in plan.results {
+            self.metrics.event(kind, result);
+        }
+        true
+    }
+
+    /// Attempts deliveries to a queue on the home broker. Gives the messages that settle those that
+    /// failed, or nothing if the session died first.
+    async fn hand_off(&self, mut direct: Direct, settler: &Settler) -> Option<Vec<Message>> {
+        let mut follow_ups = Vec::new();
+        loop {
+            let began = Instant::now();
+            let messages = direct.messages.clone();
+            let results: PublishResults = direct.publisher.publish(messages, self.timeout).await;
+            let took = began.elapsed();
+            let now = Timestamp::now();
+            let mut again = (Vec::new(), Vec::new());
+            for ((delivery, message), result) in direct.deliveries.into_iter().zip(direct.messages).zip(&results) {
+                let Some(outcome) = addressed::outcome(&direct.subscriber, true, result) else {
+                    again.0.push(delivery);
+                    again.1.push(message);
+                    continue;
+                };
+                let id = &direct.subscriber.id;
+                self.metrics.attempt(id, Transport::Amqp, Attempt::First, &outcome, Some(took));
+                if outcome == Outcome::Delivered {
+                    let latency = now.duration_since(delivery.received_at).unsigned_abs();
+                    self.metrics.delivered(delivery.kind, Transport::Amqp, latency);
+                    continue;
+                }
+                let settlement = settle(Attempt::First, outcome);
+                log_failure(&delivery, Attempt::First, &settlement);
+                match settlement {
+                    Settlement::Done => {}
+                    Settlement::Retry(failure) => {
+                        follow_ups.push(self.lanes.retry(&delivery, Pace::Fast, &failure, now));
+                    }
+                    Settlement::Dead(failure) => {
+                        self.metrics.dead(delivery.kind, Transport::Amqp);
+                        let consumed = Consumed { delivery, pace: Pace::Fast, first: None };
+                        follow_ups.push(self.lanes.dead(&consumed, Attempt::First, &failure, now));
+                    }
+                }
+            }
+            if again.0.is_empty() {
+                return Some(follow_ups);
+            }
+            if !settler.alive() {
+                return None;
+            }
+            (direct.deliveries, direct.messages) = again;
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Publishes to the bridge's own exchanges until every message is confirmed, or the session is
+    /// dead. Tells which.
+    async fn publish_until_confirmed(&self, mut messages: Vec<Message>, settler: &Settler) -> bool {
+        let mut said = false;
+        while !messages.is_empty() {
+            let results = self.publisher.publish(messages.clone(), OPERATION_TIMEOUT).await;
+            let mut error = None;
+            let mut results = results.into_iter();
+            messages.retain(|_| match results.next() {
+                Some(Ok(())) => false,
+                Some(Err(why)) => {
+                    error = Some(why);
+                    true
+                }
+                None => true,
+            });
+            let Some(error) = error else { return true };
+            if !settler.alive() {
+                return false;
+            }
+            if said {
+                debug!("the broker does not take deliveries: {error}");
+            } else {
+                warn!(
+                    messages = messages.len(),
+                    "the broker does not take deliveries: {error}; their events stay unacknowledged, trying for ever"
+                );
+                said = true;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        true
+    }
+}
+
+fn delivery(
+    made: &Webhook,
+    envelope: &Envelope<'_>,
+    traceparent: Option<&str>,
+    subscriber: &Subscriber,
+    now: Timestamp,
+) -> Delivery {
+    Delivery {
+        webhook_id: webhook_id(&envelope.source, &envelope.id, subscriber.id.as_str()),
+        kind: made.kind,
+        subscriber: subscriber.id.clone(),
+        payload: made.payload.clone(),
+        event_time: made.time,
+        received_at: now,
+        replay: 0,
+        case: made.audience.case.clone(),
+        traceparent: traceparent.map(str::to_owned),
+    }
+}

@@ -1,0 +1,328 @@
+//! Every metric: its name, unit, labels and help. No label takes a value that an outsider chooses,
+//! but for the ids of the fifty subscribers that fail most.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use prometheus::{
+    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::{
+    delivery::{Attempt, Outcome, Reason},
+    subscriber::{SubscriberId, Target},
+    webhook::{EventType, WebhookType},
+};
+
+/// From 1 ms to a minute.
+const BUCKETS: [f64; 15] =
+    [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
+/// How many subscribers `hookbridge_subscriber_failures_in_a_row` names.
+const WORST: usize = 50;
+
+/// What became of a domain event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventResult {
+    /// Deliveries were made of it.
+    Accepted,
+    /// Its type is not in the catalogue.
+    Ignored,
+    /// No subscriber is entitled to it.
+    Unmatched,
+    /// It cannot be used.
+    Rejected,
+}
+
+/// How a delivery travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// An HTTP POST.
+    Http,
+    /// A message to a queue or an exchange.
+    Amqp,
+    /// Nobody knows: the subscriber is gone.
+    Unknown,
+}
+
+impl Transport {
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Amqp => "amqp",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl From<&Target> for Transport {
+    fn from(target: &Target) -> Self {
+        match target {
+            Target::Http(_) => Self::Http,
+            Target::Amqp(_) => Self::Amqp,
+        }
+    }
+}
+
+/// The metrics of one bridge.
+pub struct Metrics {
+    registry: Registry,
+    events: IntCounterVec,
+    deliveries: IntCounterVec,
+    attempts: IntCounterVec,
+    attempt_duration: HistogramVec,
+    delivery_latency: HistogramVec,
+    in_flight: IntGaugeVec,
+    failures_in_a_row: GaugeVec,
+    queue_messages: IntGaugeVec,
+    subscribers: IntGaugeVec,
+    broker_connected: IntGauge,
+    broker_blocked: IntGauge,
+    broker_reconnects: IntCounter,
+    failing: Mutex<HashMap<SubscriberId, u64>>,
+}
+
+impl Metrics {
+    /// All metrics, at zero.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let gauge = |name: &str, help: &str| {
+            let metric = IntGauge::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let histogram = |name: &str, help: &str, labels: &[&str]| {
+            let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+            let metric = HistogramVec::new(options, labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let events = counter(
+            "hookbridge_events_total",
+            "Domain events taken in, by catalogue type or 'other', and by what became of them.",
+            &["type", "result"],
+        )?;
+        let deliveries = counter(
+            "hookbridge_deliveries_total",
+            "Deliveries that ended: delivered, or dead.",
+            &["webhook", "transport", "outcome"],
+        )?;
+        let attempts = counter(
+            "hookbridge_attempts_total",
+            "Attempts by number (1 or 2) and result: delivered, or the reason of the failure.",
+            &["transport", "attempt", "result"],
+        )?;
+        let attempt_duration =
+            histogram("hookbridge_attempt_duration_seconds", "How long attempts took.", &["transport"])?;
+        let delivery_latency = histogram(
+            "hookbridge_delivery_latency_seconds",
+            "From the arrival of the domain event to its delivery, the wait for a retry included.",
+            &["transport"],
+        )?;
+        let in_flight = gauges("hookbridge_in_flight", "Attempts under way.", &["transport"])?;
+        // Stays 0 in this version, which marks no subscriber slow.
+        gauge("hookbridge_slow_subscribers", "Subscribers whose deliveries go through the slow lanes.")?;
+        let failures_in_a_row = GaugeVec::new(
+            Opts::new(
+                "hookbridge_subscriber_failures_in_a_row",
+                "Failed attempts since the last success, for the 50 subscribers with the most.",
+            ),
+            &["subscriber"],
+        )?;
+        registry.register(Box::new(failures_in_a_row.clone()))?;
+        let queue_messages = gauges(
+            "hookbridge_queue_messages",
+            "Messages ready in the bridge's queues, looked up every few seconds.",
+            &["queue"],
+        )?;
+        let subscribers = gauges("hookbridge_subscribers", "Subscribers known.", &["state"])?;
+        let broker_connected =
+            gauge("hookbridge_broker_connected", "Whether the home broker is connected (1) or not (0).")?;
+        let broker_blocked = gauge(
+            "hookbridge_broker_blocked",
+            "Whether the home broker blocks publishers, as in a memory or disk alarm (1), or not (0).",
+        )?;
+        let broker_reconnects =
+            IntCounter::new("hookbridge_broker_reconnects_total", "Times the home broker was reconnected.")?;
+        registry.register(Box::new(broker_reconnects.clone()))?;
+        // Stays 0 in this version, which has no store: dead letters are in the queue `dead`.
+        gauge("hookbridge_dead_letters", "Dead letters held in the store and not yet replayed.")?;
+        let build_info = Gauge::with_opts(
+            Opts::new("hookbridge_build_info", "Always 1; the version is in the label.")
+                .const_label("version", env!("CARGO_PKG_VERSION")),
+        )?;
+        build_info.set(1.0);
+        registry.register(Box::new(build_info))?;
+        let metrics = Self {
+            events,
+            deliveries,
+            attempts,
+            attempt_duration,
+            delivery_latency,
+            in_flight,
+            failures_in_a_row,
+            queue_messages,
+            subscribers,
+            broker_connected,
+            broker_blocked,
+            broker_reconnects,
+            failing: Mutex::default(),
+            registry,
+        };
+        metrics.touch();
+        Ok(metrics)
+    }
+
+    /// Creates the series that alerts look at, so that a first failure is a step from 0 and not a
+    /// series out of nowhere.
+    fn touch(&self) {
+        for transport in [Transport::Http, Transport::Amqp] {
+            let transport = transport.as_str();
+            for kind in WebhookType::ALL {
+                for outcome in ["delivered", "dead"] {
+                    self.deliveries.with_label_values(&[kind.name(), transport, outcome]);
+                }
+            }
+            for attempt in ["1", "2"] {
+                self.attempts.with_label_values(&[transport, attempt, "delivered"]);
+            }
+            self.attempt_duration.with_label_values(&[transport]);
+            self.delivery_latency.with_label_values(&[transport]);
+            self.in_flight.with_label_values(&[transport]);
+        }
+        for kind in EventType::ALL {
+            self.events.with_label_values(&[kind.name(), "accepted"]);
+        }
+        self.events.with_label_values(&["other", "rejected"]);
+    }
+
+    /// A domain event was dealt with.
+    pub fn event(&self, kind: Option<EventType>, result: EventResult) {
+        let result = match result {
+            EventResult::Accepted => "accepted",
+            EventResult::Ignored => "ignored",
+            EventResult::Unmatched => "unmatched",
+            EventResult::Rejected => "rejected",
+        };
+        self.events.with_label_values(&[kind.map_or("other", EventType::name), result]).inc();
+    }
+
+    /// An attempt begins; it ends when the guard is dropped.
+    pub fn attempt_begins(&self, transport: Transport) -> InFlight {
+        let gauge = self.in_flight.with_label_values(&[transport.as_str()]);
+        gauge.inc();
+        InFlight(gauge)
+    }
+
+    /// An attempt ended. `took` is absent where none was made: the subscriber is gone or disabled.
+    pub fn attempt(
+        &self,
+        subscriber: &SubscriberId,
+        transport: Transport,
+        attempt: Attempt,
+        outcome: &Outcome,
+        took: Option<Duration>,
+    ) {
+        let number = if attempt == Attempt::First { "1" } else { "2" };
+        let result = match outcome {
+            Outcome::Delivered => "delivered",
+            Outcome::Failed(failure) => failure.reason.as_str(),
+        };
+        self.attempts.with_label_values(&[transport.as_str(), number, result]).inc();
+        if let Some(took) = took {
+            self.attempt_duration.with_label_values(&[transport.as_str()]).observe(took.as_secs_f64());
+        }
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        match outcome {
+            Outcome::Delivered => {
+                if !failing.is_empty() {
+                    failing.remove(subscriber);
+                }
+            }
+            Outcome::Failed(failure) if failure.reason == Reason::SubscriberRemoved => {
+                failing.remove(subscriber);
+            }
+            Outcome::Failed(_) => *failing.entry(subscriber.clone()).or_default() += 1,
+        }
+    }
+
+    /// A delivery arrived, `latency` after its domain event.
+    pub fn delivered(&self, kind: WebhookType, transport: Transport, latency: Duration) {
+        self.deliveries.with_label_values(&[kind.name(), transport.as_str(), "delivered"]).inc();
+        self.delivery_latency.with_label_values(&[transport.as_str()]).observe(latency.as_secs_f64());
+    }
+
+    /// A delivery became a dead letter.
+    pub fn dead(&self, kind: WebhookType, transport: Transport) {
+        self.deliveries.with_label_values(&[kind.name(), transport.as_str(), "dead"]).inc();
+    }
+
+    /// The messages in each group of queues.
+    pub fn queues(&self, messages: &[(&'static str, u64)]) {
+        for (queue, count) in messages {
+            let count = i64::try_from(*count).unwrap_or(i64::MAX);
+            self.queue_messages.with_label_values(&[queue]).set(count);
+        }
+    }
+
+    /// How many subscribers there are; forgets the failures of those that `known` does not know.
+    pub fn subscribers(&self, enabled: usize, disabled: usize, known: impl Fn(&SubscriberId) -> bool) {
+        for (state, count) in [("enabled", enabled), ("disabled", disabled)] {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.subscribers.with_label_values(&[state]).set(count);
+        }
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| known(id));
+    }
+
+    /// The state of the home broker.
+    pub fn broker(&self, connected: bool, blocked: bool, reconnects: u64) {
+        self.broker_connected.set(connected.into());
+        self.broker_blocked.set(blocked.into());
+        self.broker_reconnects.inc_by(reconnects.saturating_sub(self.broker_reconnects.get()));
+    }
+
+    /// Everything in Prometheus' text format.
+    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        self.name_the_worst();
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+
+    fn name_the_worst(&self) {
+        let mut worst: Vec<(u64, SubscriberId)> = {
+            let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+            failing.iter().map(|(id, count)| (*count, id.clone())).collect()
+        };
+        worst.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        self.failures_in_a_row.reset();
+        for (count, id) in worst.into_iter().take(WORST) {
+            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; no count gets near 2^52")]
+            self.failures_in_a_row.with_label_values(&[id.as_str()]).set(count as f64);
+        }
+    }
+}
+
+/// Counts an attempt as under way until dropped.
+#[derive(Debug)]
+pub struct InFlight(IntGauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
