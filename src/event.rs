@@ -120,15 +120,7 @@ pub fn decode(body: &[u8], max_event_bytes: usize) -> Result<Envelope<'_>, Rejec
         );
         return Err(Rejection::new(RejectionReason::TooLarge, detail));
     }
-    let [
-        specversion,
-        id,
-        source,
-        event_type,
-        time,
-        traceparent,
-        data,
-    ] = attributes(
+    let [specversion, id, source, event_type, time, traceparent, data] = attributes(
         body,
         [
             "specversion",
@@ -175,7 +167,9 @@ fn attributes<'a, const N: usize>(
         ))
     })?;
     let syntax = |error: serde_json::Error| {
-        not_json(format!("the event is not JSON: {error}: expected one JSON object"))
+        not_json(format!(
+            "the event is not JSON: {error}: expected one JSON object"
+        ))
     };
     if text.trim_ascii_start().starts_with('{') {
         return field::members(text, names).map_err(syntax);
@@ -202,10 +196,7 @@ fn check_specversion(raw: Option<&RawValue>) -> Result<(), Rejection> {
 /// Whether a text is a W3C `traceparent`. Of versions still to come only what version 00 has is
 /// understood; more fields may follow.
 pub fn is_traceparent(text: &str) -> bool {
-    let hex = |part: &[u8]| {
-        part.iter()
-            .all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
-    };
+    let hex = |part: &[u8]| part.iter().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
     let not_zero = |part: &[u8]| part.iter().any(|c| *c != b'0');
     let Some((known, more)) = text.as_bytes().split_first_chunk::<55>() else {
         return false;
@@ -219,7 +210,10 @@ pub fn is_traceparent(text: &str) -> bool {
         && not_zero(parent)
         && match more {
             [] => true,
-            [b'-', more @ ..] => version != b"00" && more.iter().all(u8::is_ascii_graphic),
+            // It becomes a header, so what is not understood must at least be short and printable.
+            [b'-', more @ ..] => {
+                version != b"00" && more.len() <= 128 && more.iter().all(u8::is_ascii_graphic)
+            }
             _ => false,
         }
 }

@@ -77,12 +77,18 @@ impl<'a, 'p> Field<'a, 'p> {
     ) -> Result<[Field<'a, 's>; N], Rejection> {
         const EXPECTED: &str = "an object";
         let raw = self.present(EXPECTED)?;
-        let members = members(raw.get(), names)
-            .map_err(|_| self.invalid(raw, wrong_type(raw), EXPECTED))?;
+        let members =
+            members(raw.get(), names).map_err(|_| self.invalid(raw, wrong_type(raw), EXPECTED))?;
         Ok(std::array::from_fn(|i| Field {
             path: Path::Member(&self.path, names[i]),
             raw: members[i],
         }))
+    }
+
+    /// The value of one member of the object that the field holds.
+    pub(crate) fn read_member<T: Value<'a>>(&self, name: &'static str) -> Result<T, Rejection> {
+        let [member] = self.members([name])?;
+        member.read()
     }
 
     /// Reads every item of the array that the field holds.
@@ -98,7 +104,11 @@ impl<'a, 'p> Field<'a, 'p> {
             path: Path::Item(&self.path, index),
             raw: Some(raw),
         };
-        items.into_iter().enumerate().map(|i| read(field(i))).collect()
+        items
+            .into_iter()
+            .enumerate()
+            .map(|i| read(field(i)))
+            .collect()
     }
 
     /// The rejection of an array that must not be empty.

@@ -15,10 +15,7 @@ impl Gmt {
         const MALFORMED: &str = "is not an RFC 3339 time";
         const IMPOSSIBLE: &str = "is a time that does not exist";
 
-        let (date_time, rest) = text
-            .as_bytes()
-            .split_first_chunk::<19>()
-            .ok_or(MALFORMED)?;
+        let (date_time, rest) = text.as_bytes().split_first_chunk::<19>().ok_or(MALFORMED)?;
         let [date @ .., b'T' | b't', h1, h2, b':', m1, m2, b':', s1, s2] = date_time else {
             return Err(MALFORMED);
         };
@@ -57,9 +54,7 @@ impl Gmt {
     /// The moment as a timestamp; the last day of the year 9999 is past its range and becomes the
     /// latest that there is.
     pub fn timestamp(self) -> Timestamp {
-        TimeZone::UTC
-            .to_timestamp(self.0)
-            .unwrap_or(Timestamp::MAX)
+        TimeZone::UTC.to_timestamp(self.0).unwrap_or(Timestamp::MAX)
     }
 
     /// Writes it as `2019-01-22T11:29:38.258Z`.

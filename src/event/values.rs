@@ -76,7 +76,10 @@ impl<'a> Value<'a> for Number<'a> {
 
     fn read(raw: &'a RawValue) -> Result<Self, &'static str> {
         // Of all JSON values only numbers begin like this.
-        if raw.get().starts_with(|c: char| c == '-' || c.is_ascii_digit()) {
+        if raw
+            .get()
+            .starts_with(|c: char| c == '-' || c.is_ascii_digit())
+        {
             Ok(Self(raw))
         } else {
             Err(wrong_type(raw))
@@ -166,7 +169,8 @@ pub(crate) enum DateOrTime<'a> {
 }
 
 impl<'a> Value<'a> for DateOrTime<'a> {
-    const EXPECTED: &'static str = "a date or an RFC 3339 time with an offset, such as 2019-01-22 or 2019-01-22T11:29:38.258Z";
+    const EXPECTED: &'static str =
+        "a date or an RFC 3339 time with an offset, such as 2019-01-22 or 2019-01-22T11:29:38.258Z";
 
     fn read(raw: &'a RawValue) -> Result<Self, &'static str> {
         let text = Text::read(raw)?;
