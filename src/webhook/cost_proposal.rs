@@ -62,16 +62,6 @@ fn read<'a>(guid: Id<'a>, proposal: &Field<'a, '_>) -> Result<NewCostProposal<'a
         currency,
         is_active,
         date_valid_until,
-    ] = proposal.members([
-        "id",
-        "externalId",
-        "name",
-        "priceNet",
-        "currency",
-        "isActive",
-        "dateValidUntil",
-    ])?;
-    let [
         reaction,
         comment,
         reaction_date,
@@ -80,6 +70,13 @@ fn read<'a>(guid: Id<'a>, proposal: &Field<'a, '_>) -> Result<NewCostProposal<'a
         created_at,
         updated_at,
     ] = proposal.members([
+        "id",
+        "externalId",
+        "name",
+        "priceNet",
+        "currency",
+        "isActive",
+        "dateValidUntil",
         "reaction",
         "comment",
         "reactionDate",
