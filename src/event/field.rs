@@ -45,7 +45,7 @@ pub(crate) struct Field<'a, 'p> {
     raw: Option<&'a RawValue>,
 }
 
-impl<'a, 'p> Field<'a, 'p> {
+impl<'a> Field<'a, '_> {
     /// An attribute of the event itself.
     pub(crate) fn attribute(name: &'static str, raw: Option<&'a RawValue>) -> Self {
         Self {
@@ -62,7 +62,7 @@ impl<'a, 'p> Field<'a, 'p> {
 
     /// The field's value, if it has one.
     pub(crate) fn read_optional<T: Value<'a>>(&self) -> Result<Option<T>, Rejection> {
-        self.optional().map(|field| field.read()).transpose()
+        self.optional().map(Self::read).transpose()
     }
 
     /// The field itself, unless it is absent or null.

@@ -134,8 +134,8 @@ pub(super) fn data_schema() -> Value {
         ("templateId", schema::of::<Id<'_>>()),
         ("status", schema::of::<Status>()),
     ]);
-    let claim_id = schema::nullable(schema::of::<Id<'_>>());
-    let claim = schema::nullable(schema::object([], [("id", claim_id)]));
+    let claim_id = schema::nullable(&schema::of::<Id<'_>>());
+    let claim = schema::nullable(&schema::object([], [("id", claim_id)]));
     let mut data = schema::object(
         [("case", case::data_schema()), ("activity", activity)],
         [("claim", claim)],

@@ -51,10 +51,10 @@ pub(super) fn data_schema() -> Value {
 
 /// The schema of `data.case` where neither it nor its id is required.
 pub(super) fn optional_data_schema() -> Value {
-    let id = schema::nullable(schema::of::<Id<'_>>());
-    schema::nullable(schema::object([], [("id", id), ("parties", parties())]))
+    let id = schema::nullable(&schema::of::<Id<'_>>());
+    schema::nullable(&schema::object([], [("id", id), ("parties", parties())]))
 }
 
 fn parties() -> Value {
-    schema::nullable(schema::array(schema::of::<Id<'_>>()))
+    schema::nullable(&schema::array(&schema::of::<Id<'_>>()))
 }

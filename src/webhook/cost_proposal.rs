@@ -133,7 +133,7 @@ pub(super) fn data_schema() -> Value {
             ("priceNet", number()),
             ("currency", text()),
             ("isActive", schema::of::<bool>()),
-            ("details", schema::array(detail)),
+            ("details", schema::array(&detail)),
             ("createdAt", schema::time()),
             ("updatedAt", schema::time()),
         ],
@@ -142,7 +142,7 @@ pub(super) fn data_schema() -> Value {
             ("dateValidUntil", schema::of::<Option<DateOrTime<'_>>>()),
             ("reaction", schema::of::<Option<Text<'_>>>()),
             ("comment", schema::of::<Option<Text<'_>>>()),
-            ("reactionDate", schema::nullable(schema::time())),
+            ("reactionDate", schema::nullable(&schema::time())),
             ("reactionName", schema::of::<Option<Text<'_>>>()),
         ],
     );

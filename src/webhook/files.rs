@@ -55,7 +55,7 @@ pub(super) fn data_schema() -> Value {
         ("url", schema::of::<Text<'_>>()),
         ("name", schema::of::<Text<'_>>()),
     ]);
-    let mut files = schema::array(file);
+    let mut files = schema::array(&file);
     files["minItems"] = 1.into();
     schema::required([("case", case::data_schema()), ("files", files)])
 }

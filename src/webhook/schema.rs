@@ -103,11 +103,11 @@ pub(super) fn identified() -> Value {
 }
 
 /// The schema of an array of such items.
-pub(super) fn array(items: Value) -> Value {
+pub(super) fn array(items: &Value) -> Value {
     json!({ "type": "array", "items": items })
 }
 
 /// The schema of such a value or null.
-pub(super) fn nullable(schema: Value) -> Value {
+pub(super) fn nullable(schema: &Value) -> Value {
     json!({ "anyOf": [schema, { "type": "null" }] })
 }

@@ -36,7 +36,9 @@ fn the_order_of_an_events_fields_changes_nothing() {
     fn reverse(node: &mut Node) {
         if let Node::Object(pairs) = node {
             pairs.reverse();
-            pairs.iter_mut().for_each(|(_, value)| reverse(value));
+            for (_, value) in pairs {
+                reverse(value);
+            }
         }
     }
     for example in &EXAMPLES {
@@ -51,7 +53,9 @@ fn undocumented_fields_are_not_sent() {
     fn crowd(node: &mut Node) {
         match node {
             Node::Object(pairs) => {
-                pairs.iter_mut().for_each(|(_, value)| crowd(value));
+                for (_, value) in pairs.iter_mut() {
+                    crowd(value);
+                }
                 for key in ["secret", "guid", "timestamp", r"\ud800", "Id", " id"] {
                     let json = r#"{"secret": ["\udfff", 1e999, {"id": null}]}"#;
                     pairs.insert(0, (key.to_owned(), Node::Scalar(json.to_owned())));
