@@ -82,7 +82,9 @@ impl EventType {
             }
             Self::ClaimAttributeChanged => "time, case.id, claim.id, attribute.id",
             Self::CaseAttributeChanged => "time, case.id, contact.id, attribute.id",
-            Self::ContactAttributeChanged => "time, contact.id, company.id, attribute.id",
+            Self::ContactAttributeChanged => {
+                "time, contact.id, company.id, attribute.id (the case is optional and not sent)"
+            }
             Self::ActivityAttributeChanged => "time, case.id, activity.id, attribute.id",
             Self::ClaimStatusChanged => "time, case.id, claim.id, status.id, status.name",
         }

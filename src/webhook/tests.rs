@@ -8,6 +8,7 @@ use super::{EventType, Webhook, map};
 use crate::event::{Rejection, decode};
 
 mod documented;
+mod fields;
 mod properties;
 mod rejected;
 mod schemas;
