@@ -67,6 +67,29 @@ impl EventType {
         Self::ALL.into_iter().find(|t| t.name() == name)
     }
 
+    /// Which fields of the event its webhook is made from, for a person: `time`, and those in
+    /// `data`.
+    pub fn made_from(self) -> &'static str {
+        match self {
+            Self::CaseStatusUpdated => {
+                "case.id, status.name, status.key, status.createdAt, status.updatedAt"
+            }
+            Self::CaseCostProposalCreated => "case.id, costProposal.*",
+            Self::CaseMessageCreated => "case.id, message.* (the sender is required and not sent)",
+            Self::CaseFileUploaded => "case.id, files[].url, files[].name",
+            Self::ActivityCreated | Self::ActivityUpdated => {
+                "time, case.id, claim.id (or else contact.id), activity.*"
+            }
+            Self::ClaimAttributeChanged => "time, case.id, claim.id, attribute.id",
+            Self::CaseAttributeChanged => "time, case.id, contact.id, attribute.id",
+            Self::ContactAttributeChanged => {
+                "time, contact.id, company.id, attribute.id (the case is optional and not sent)"
+            }
+            Self::ActivityAttributeChanged => "time, case.id, activity.id, attribute.id",
+            Self::ClaimStatusChanged => "time, case.id, claim.id, status.id, status.name",
+        }
+    }
+
     /// The webhook that this event becomes.
     pub fn webhook(self) -> WebhookType {
         match self {
