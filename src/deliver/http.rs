@@ -107,15 +107,12 @@ impl HttpSender {
         if let Some(path) = &targets.ca_file {
             builder = builder.tls_certs_merge(certificates(path)?);
         }
-        let guard = match &targets.proxy {
-            Some(url) => {
-                builder = builder.proxy(proxy(url)?);
-                None
-            }
-            None => {
-                builder = builder.dns_resolver(GuardedNames(guard.clone()));
-                Some(guard)
-            }
+        let guard = if let Some(url) = &targets.proxy {
+            builder = builder.proxy(proxy(url)?);
+            None
+        } else {
+            builder = builder.dns_resolver(GuardedNames(guard.clone()));
+            Some(guard)
         };
         let client = builder
             .build()
