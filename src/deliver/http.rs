@@ -131,8 +131,10 @@ impl HttpSender {
         match self.attempt(subscriber, target, delivery, attempt).await {
             Ok(()) => Outcome::Delivered,
             Err(failure) => {
-                let detail = format!("{}: {}", address(&target.url), failure.detail);
-                Outcome::Failed(Failure::new(failure.reason, redacted(subscriber, &detail)))
+                // The address may be shown as it is; a short secret could be a part of it.
+                let detail = redacted(subscriber, &failure.detail);
+                let detail = format!("{}: {detail}", address(&target.url));
+                Outcome::Failed(Failure::new(failure.reason, detail))
             }
         }
     }
