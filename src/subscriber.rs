@@ -1,10 +1,16 @@
 //! Subscribers: who they are, which webhooks they want, and where these go. Pure, but for
-//! [`loading`], which reads the subscribers' files.
+//! [`loading`], which reads the subscribers' files. Who gets an event is decided in [`set`].
 
 use std::{collections::BTreeSet, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use secrecy::SecretString;
 use url::Url;
+
+pub mod loading;
+mod redaction;
+pub mod set;
+
+pub use set::SubscriberSet;
 
 use crate::webhook::WebhookType;
 
