@@ -36,7 +36,10 @@ impl Readiness {
     /// What stands in the way, a line each; nothing when ready.
     pub fn reasons(&self) -> Vec<String> {
         let reasons = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        reasons.iter().map(|(part, reason)| format!("{part}: {reason}")).collect()
+        reasons
+            .iter()
+            .map(|(part, reason)| format!("{part}: {reason}"))
+            .collect()
     }
 }
 
@@ -62,9 +65,14 @@ impl Admin {
         readiness: Readiness,
         metrics: Arc<Metrics>,
     ) -> Result<Self, ListenError> {
-        let listener =
-            TcpListener::bind(address).await.map_err(|error| ListenError { address, error })?;
-        Ok(Self { listener, readiness, metrics })
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| ListenError { address, error })?;
+        Ok(Self {
+            listener,
+            readiness,
+            metrics,
+        })
     }
 
     /// The address that it listens on.
@@ -78,7 +86,11 @@ impl Admin {
             .route("/livez", get(async || "ok\n"))
             .route("/readyz", get(readyz))
             .with_state(self.readiness)
-            .merge(Router::new().route("/metrics", get(metrics)).with_state(self.metrics));
+            .merge(
+                Router::new()
+                    .route("/metrics", get(metrics))
+                    .with_state(self.metrics),
+            );
         axum::serve(self.listener, router)
             .with_graceful_shutdown(async move { stop.cancelled().await })
             .await

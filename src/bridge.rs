@@ -95,6 +95,7 @@ pub struct Bridge {
     /// Ends taking in.
     stop: CancellationToken,
     reload: Arc<Notify>,
+    ends: CancellationToken,
 }
 
 /// Asks a running bridge for something. Cheap to clone.
@@ -122,7 +123,10 @@ pub fn home_dialer(settings: &BrokerSettings) -> Dialer {
         uri: settings.uri.clone(),
         tls: TlsFiles {
             ca: settings.ca_file.clone(),
-            identity: settings.client_certificate_file.clone().zip(settings.client_key_file.clone()),
+            identity: settings
+                .client_certificate_file
+                .clone()
+                .zip(settings.client_key_file.clone()),
         },
         resolver: system_resolver(),
         name: "hookbridge".into(),
@@ -133,7 +137,12 @@ pub fn home_dialer(settings: &BrokerSettings) -> Dialer {
 /// The topology that these settings ask for.
 pub fn topology(settings: &Settings) -> Topology {
     let (source, prefix) = (&settings.source, &settings.broker.prefix);
-    Topology::new(prefix, &source.exchange, &source.bindings, settings.delivery.retry_delay)
+    Topology::new(
+        prefix,
+        &source.exchange,
+        &source.bindings,
+        settings.delivery.retry_delay,
+    )
 }
 
 impl Bridge {
@@ -143,17 +152,26 @@ impl Bridge {
         let rules = Rules::from(&settings);
         let topology = Arc::new(topology(&settings));
         let dialer = home_dialer(&settings.broker);
-        let home = Arc::new(Home::new(&dialer, topology.clone(), settings.broker.declare)?);
-        let metrics = Arc::new(Metrics::new().map_err(|error| BridgeError::Metrics(error.to_string()))?);
+        let home = Arc::new(Home::new(
+            &dialer,
+            topology.clone(),
+            settings.broker.declare,
+        )?);
+        let metrics =
+            Arc::new(Metrics::new().map_err(|error| BridgeError::Metrics(error.to_string()))?);
         let readiness = Readiness::default();
         let admin = Admin::bind(settings.admin.listen, readiness.clone(), metrics.clone()).await?;
         let address = admin.address().unwrap_or(settings.admin.listen);
         let (work, services) = (TaskTracker::new(), TaskTracker::new());
         let stop = CancellationToken::new();
-        let subscribers: LiveSubscribers = Arc::new(ArcSwap::from_pointee(SubscriberSet::default()));
+        let subscribers: LiveSubscribers =
+            Arc::new(ArcSwap::from_pointee(SubscriberSet::default()));
         let lanes = Lanes::new(&settings.broker.prefix, settings.delivery.retry_delay);
         let publisher = Publisher::start(home.lanes().clone(), None, &services);
-        let queues = Arc::new(Publishers::new(home.subscribers().clone(), services.clone()));
+        let queues = Arc::new(Publishers::new(
+            home.subscribers().clone(),
+            services.clone(),
+        ));
         let guard = AddressGuard::new(settings.targets.allow_networks.clone());
         let http = HttpSender::new(&settings.targets, guard.clone())?;
         let ca_file = settings.targets.ca_file.clone();
@@ -197,6 +215,7 @@ impl Bridge {
             services,
             stop,
             reload: Arc::default(),
+            ends: CancellationToken::new(),
         };
         bridge.take_subscribers(loaded);
         Ok(bridge)
@@ -209,7 +228,15 @@ impl Bridge {
 
     /// What asks this bridge to stop or reload.
     pub fn handle(&self) -> Handle {
-        Handle { stop: self.stop.clone(), reload: self.reload.clone() }
+        Handle {
+            stop: self.stop.clone(),
+            reload: self.reload.clone(),
+        }
+    }
+
+    /// Cancelled when the bridge has ended.
+    pub fn ends(&self) -> CancellationToken {
+        self.ends.clone()
     }
 
     /// Runs until a [`Handle`] asks for a stop, and then until what is in flight is settled or
@@ -237,13 +264,21 @@ impl Bridge {
 
     fn start_consumers(&self) {
         let intake = self.intake.clone();
-        let events = Options { queue: self.topology.events_queue(), prefetch: self.prefetch };
+        let events = Options {
+            queue: self.topology.events_queue(),
+            prefetch: self.prefetch,
+        };
         self.consume(events, move |session| intake.clone().work(session));
         for (set, attempt) in [("first", Attempt::First), ("second", Attempt::Second)] {
             for lane in self.topology.lanes(set) {
                 let deliver = self.deliver.clone();
-                let options = Options { queue: lane.to_owned(), prefetch: LANE_PREFETCH };
-                self.consume(options, move |session| deliver.clone().work(session, attempt));
+                let options = Options {
+                    queue: lane.to_owned(),
+                    prefetch: LANE_PREFETCH,
+                };
+                self.consume(options, move |session| {
+                    deliver.clone().work(session, attempt)
+                });
             }
         }
     }
@@ -259,32 +294,57 @@ impl Bridge {
         let present = move |there: bool| {
             readiness.set(&part, (!there).then(|| "not there".to_owned()));
         };
-        self.work.spawn(consumer::consume(self.home.clone(), options, self.stop.clone(), present, work));
+        self.work.spawn(consumer::consume(
+            self.home.clone(),
+            options,
+            self.stop.clone(),
+            present,
+            work,
+        ));
     }
 
     fn start_services(&self, after: &CancellationToken) {
-        let (home, readiness, metrics) =
-            (self.home.clone(), self.readiness.clone(), self.metrics.clone());
+        let (home, readiness, metrics) = (
+            self.home.clone(),
+            self.readiness.clone(),
+            self.metrics.clone(),
+        );
         let end = after.clone();
         self.services.spawn(async move {
-            while tokio::time::timeout(STATE_INTERVAL, end.cancelled()).await.is_err() {
+            while tokio::time::timeout(STATE_INTERVAL, end.cancelled())
+                .await
+                .is_err()
+            {
                 tell_state(&home, &readiness, &metrics);
             }
         });
-        let (home, topology, metrics) =
-            (self.home.clone(), self.topology.clone(), self.metrics.clone());
+        let (home, topology, metrics) = (
+            self.home.clone(),
+            self.topology.clone(),
+            self.metrics.clone(),
+        );
         let end = after.clone();
         self.services.spawn(async move {
             let mut counter = QueueCounter::default();
-            while tokio::time::timeout(QUEUES_INTERVAL, end.cancelled()).await.is_err() {
-                if let Some(connection) = home.link().borrow().connection().cloned() {
+            while tokio::time::timeout(QUEUES_INTERVAL, end.cancelled())
+                .await
+                .is_err()
+            {
+                let connection = home.link().borrow().connection().cloned();
+                if let Some(connection) = connection {
                     metrics.queues(&counter.count(&connection, &topology).await);
                 }
             }
         });
         let (deliver, end) = (self.deliver.clone(), after.clone());
-        self.services.spawn(async move { deliver.amqp.sweep(end).await });
-        if let Some(admin) = self.admin.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        self.services
+            .spawn(async move { deliver.amqp.sweep(end).await });
+        if let Some(admin) = self
+            .admin
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
             let end = after.clone();
             self.services.spawn(async move {
                 if let Err(error) = admin.serve(end).await {
@@ -301,10 +361,13 @@ impl Bridge {
         match read {
             Ok(Ok(loaded)) => self.take_subscribers(loaded),
             Ok(Err(mistakes)) => {
-                for mistake in mistakes.iter() {
+                for mistake in &mistakes {
                     error!("{mistake}");
                 }
-                error!(mistakes = mistakes.len(), "the subscribers stay as they were");
+                error!(
+                    mistakes = mistakes.len(),
+                    "the subscribers stay as they were"
+                );
             }
             Err(error) => error!("the subscribers stay as they were: {error}"),
         }
@@ -317,12 +380,23 @@ impl Bridge {
         let set = Arc::new(loaded.set);
         let (enabled, disabled) = set.counts();
         self.subscribers.store(set.clone());
-        self.metrics.subscribers(enabled, disabled, |id| set.get(id.as_str()).is_some());
-        self.deliver.limits.retain(|id| set.get(id.as_str()).is_some());
+        self.metrics
+            .subscribers(enabled, disabled, |id| set.get(id.as_str()).is_some());
+        self.deliver
+            .limits
+            .retain(|id| set.get(id.as_str()).is_some());
         self.deliver.amqp.retain(|id, uri| {
-            let Some(subscriber) = set.get(id.as_str()) else { return false };
-            let Target::Amqp(target) = &subscriber.target else { return false };
-            target.broker.as_ref().map(|broker| broker.uri.expose_secret()) == uri
+            let Some(subscriber) = set.get(id.as_str()) else {
+                return false;
+            };
+            let Target::Amqp(target) = &subscriber.target else {
+                return false;
+            };
+            target
+                .broker
+                .as_ref()
+                .map(|broker| broker.uri.expose_secret())
+                == uri
         });
         info!(enabled, disabled, "subscribers loaded");
     }
@@ -333,7 +407,10 @@ impl Bridge {
         self.readiness.set("bridge", Some("stopping".into()));
         self.stop.cancel();
         self.work.close();
-        if tokio::time::timeout(self.shutdown_timeout, self.work.wait()).await.is_err() {
+        if tokio::time::timeout(self.shutdown_timeout, self.work.wait())
+            .await
+            .is_err()
+        {
             warn!(
                 in_flight = self.work.len(),
                 "delivery.shutdown_timeout is over: what is in flight will be delivered again by the next bridge"
@@ -341,6 +418,7 @@ impl Bridge {
         }
         after.cancel();
         self.home.close().await;
+        self.ends.cancel();
         info!("stopped");
     }
 }
@@ -349,6 +427,7 @@ fn tell_state(home: &Home, readiness: &Readiness, metrics: &Metrics) {
     let (connected, blocked) = (home.connected(), home.blocked());
     metrics.broker(connected, blocked, home.reconnects());
     readiness.set("home broker", home.down());
-    let alarm = "blocks publishers (a memory or disk alarm): deliveries wait, and go on when it clears";
+    let alarm =
+        "blocks publishers (a memory or disk alarm): deliveries wait, and go on when it clears";
     readiness.set("home broker alarm", blocked.then(|| alarm.to_owned()));
 }

@@ -77,7 +77,8 @@ impl Deliver {
         let settler = session.settler();
         while let Some(chunk) = session.next(CHUNK).await {
             for received in chunk {
-                self.tasks.spawn(self.clone().deliver(received, attempt, settler.clone()));
+                self.tasks
+                    .spawn(self.clone().deliver(received, attempt, settler.clone()));
             }
         }
     }
@@ -86,8 +87,13 @@ impl Deliver {
         let consumed = match wire::consumed(&received) {
             Ok(consumed) => consumed,
             Err(error) => {
-                warn!(key = received.routing_key, "a message in a lane is {error}; it goes to the dead letters");
-                let message = self.lanes.malformed(&received, &error, attempt, Timestamp::now());
+                warn!(
+                    key = received.routing_key,
+                    "a message in a lane is {error}; it goes to the dead letters"
+                );
+                let message = self
+                    .lanes
+                    .malformed(&received, &error, attempt, Timestamp::now());
                 self.publish_and_ack(message, received.tag, &settler).await;
                 return;
             }
@@ -95,18 +101,37 @@ impl Deliver {
         let Some(attempted) = self.attempt(&consumed.delivery, attempt, &settler).await else {
             return;
         };
-        self.settle(&consumed, attempt, attempted, received.tag, &settler).await;
+        self.settle(&consumed, attempt, attempted, received.tag, &settler)
+            .await;
     }
 
     /// Makes one attempt. `None` if the bridge stops before it begins, or the session is dead: the
     /// broker delivers it again.
-    async fn attempt(&self, delivery: &Delivery, attempt: Attempt, settler: &Settler) -> Option<Attempted> {
-        let Some(subscriber) = self.subscribers.load().get(delivery.subscriber.as_str()).cloned() else {
-            return Some(not_made(Reason::SubscriberRemoved, "no subscriber has this id", Transport::Unknown));
+    async fn attempt(
+        &self,
+        delivery: &Delivery,
+        attempt: Attempt,
+        settler: &Settler,
+    ) -> Option<Attempted> {
+        let Some(subscriber) = self
+            .subscribers
+            .load()
+            .get(delivery.subscriber.as_str())
+            .cloned()
+        else {
+            return Some(not_made(
+                Reason::SubscriberRemoved,
+                "no subscriber has this id",
+                Transport::Unknown,
+            ));
         };
         let transport = Transport::from(&subscriber.target);
         if !subscriber.enabled {
-            return Some(not_made(Reason::SubscriberDisabled, "the subscriber is disabled", transport));
+            return Some(not_made(
+                Reason::SubscriberDisabled,
+                "the subscriber is disabled",
+                transport,
+            ));
         }
         let _permit = tokio::select! {
             biased;
@@ -122,16 +147,27 @@ impl Deliver {
             let outcome = self.send(&subscriber, delivery, attempt).await;
             drop(in_flight);
             if let Some(outcome) = outcome {
-                return Some(Attempted { outcome, transport, took: Some(began.elapsed()) });
+                return Some(Attempted {
+                    outcome,
+                    transport,
+                    took: Some(began.elapsed()),
+                });
             }
             debug!(delivery = %delivery.webhook_id, "the home broker was lost during an attempt");
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    async fn send(&self, subscriber: &Subscriber, delivery: &Delivery, attempt: Attempt) -> Option<Outcome> {
+    async fn send(
+        &self,
+        subscriber: &Subscriber,
+        delivery: &Delivery,
+        attempt: Attempt,
+    ) -> Option<Outcome> {
         match &subscriber.target {
-            Target::Http(target) => Some(self.http.send(subscriber, target, delivery, attempt).await),
+            Target::Http(target) => {
+                Some(self.http.send(subscriber, target, delivery, attempt).await)
+            }
             Target::Amqp(target) => self.amqp.send(subscriber, target, delivery, attempt).await,
         }
     }
@@ -144,9 +180,14 @@ impl Deliver {
         tag: u64,
         settler: &Settler,
     ) {
-        let Attempted { outcome, transport, took } = attempted;
+        let Attempted {
+            outcome,
+            transport,
+            took,
+        } = attempted;
         let delivery = &consumed.delivery;
-        self.metrics.attempt(&delivery.subscriber, transport, attempt, &outcome, took);
+        self.metrics
+            .attempt(&delivery.subscriber, transport, attempt, &outcome, took);
         if !settler.alive() {
             // The broker has put it back: what would be published now would be a second one.
             debug!(delivery = %delivery.webhook_id, "an attempt outlived its session; it will be repeated");
@@ -187,5 +228,9 @@ impl Deliver {
 }
 
 fn not_made(reason: Reason, detail: &str, transport: Transport) -> Attempted {
-    Attempted { outcome: Outcome::Failed(Failure::new(reason, detail)), transport, took: None }
+    Attempted {
+        outcome: Outcome::Failed(Failure::new(reason, detail)),
+        transport,
+        took: None,
+    }
 }

@@ -107,7 +107,10 @@ impl Intake {
             let decoded = event::decode(&received.body, self.source.max_event_bytes);
             let (kind, result) = match decoded {
                 Ok(envelope) => match EventType::from_name(&envelope.event_type) {
-                    Some(kind) => (Some(kind), webhook::map(kind, &envelope).map(|made| Some((made, envelope)))),
+                    Some(kind) => (
+                        Some(kind),
+                        webhook::map(kind, &envelope).map(|made| Some((made, envelope))),
+                    ),
                     None if self.source.unknown_events == UnknownEvents::Ignore => (None, Ok(None)),
                     None => (None, Err(Rejection::unknown_type(&envelope.event_type))),
                 },
@@ -116,8 +119,13 @@ impl Intake {
             let result = match result {
                 Err(rejection) => {
                     let reason = rejection.reason.as_str();
-                    warn!(reason, detail = rejection.detail, "a domain event is rejected");
-                    plan.lanes.push(self.lanes.rejected(received, &rejection, now));
+                    warn!(
+                        reason,
+                        detail = rejection.detail,
+                        "a domain event is rejected"
+                    );
+                    plan.lanes
+                        .push(self.lanes.rejected(received, &rejection, now));
                     EventResult::Rejected
                 }
                 Ok(None) => EventResult::Ignored,
@@ -132,7 +140,11 @@ impl Intake {
                         let delivery = delivery(&made, &envelope, traceparent, subscriber, now);
                         self.address(&mut plan, subscriber, delivery, now);
                     }
-                    if matched { EventResult::Accepted } else { EventResult::Unmatched }
+                    if matched {
+                        EventResult::Accepted
+                    } else {
+                        EventResult::Unmatched
+                    }
                 }
             };
             plan.results.push((kind, result));
@@ -142,18 +154,32 @@ impl Intake {
 
     /// Straight to a queue on the home broker, unless that queue leaves publishes unconfirmed:
     /// then, and for everybody else, to the lanes.
-    fn address(&self, plan: &mut Plan, subscriber: &Arc<Subscriber>, delivery: Delivery, now: Timestamp) {
-        if let Target::Amqp(target @ AmqpTarget { broker: None, destination: Destination::Queue { .. } }) =
-            &subscriber.target
+    fn address(
+        &self,
+        plan: &mut Plan,
+        subscriber: &Arc<Subscriber>,
+        delivery: Delivery,
+        now: Timestamp,
+    ) {
+        if let Target::Amqp(
+            target @ AmqpTarget {
+                broker: None,
+                destination: Destination::Queue { .. },
+            },
+        ) = &subscriber.target
         {
-            let direct = plan.direct.entry(subscriber.id.clone()).or_insert_with(|| Direct {
-                subscriber: subscriber.clone(),
-                publisher: self.home.get(&subscriber.id, addressed::declares(target)),
-                deliveries: Vec::new(),
-                messages: Vec::new(),
-            });
+            let direct = plan
+                .direct
+                .entry(subscriber.id.clone())
+                .or_insert_with(|| Direct {
+                    subscriber: subscriber.clone(),
+                    publisher: self.home.get(&subscriber.id, addressed::declares(target)),
+                    deliveries: Vec::new(),
+                    messages: Vec::new(),
+                });
             if !direct.publisher.stalled()
-                && let Ok(message) = addressed::message(subscriber, target, &delivery, Attempt::First, now)
+                && let Ok(message) =
+                    addressed::message(subscriber, target, &delivery, Attempt::First, now)
             {
                 direct.deliveries.push(delivery);
                 direct.messages.push(message);
@@ -166,11 +192,17 @@ impl Intake {
     /// Publishes everything, until all of it is confirmed or the session is dead and the broker
     /// delivers the events again. Tells which.
     async fn carry_out(&self, plan: Plan, settler: &Settler) -> bool {
-        let hand_offs = join_all(plan.direct.into_values().map(|direct| self.hand_off(direct, settler)));
+        let hand_offs = join_all(
+            plan.direct
+                .into_values()
+                .map(|direct| self.hand_off(direct, settler)),
+        );
         let (laned, follow_ups) =
             tokio::join!(self.publish_until_confirmed(plan.lanes, settler), hand_offs);
         let follow_ups: Option<Vec<Vec<Message>>> = follow_ups.into_iter().collect();
-        let Some(follow_ups) = follow_ups else { return false };
+        let Some(follow_ups) = follow_ups else {
+            return false;
+        };
         let follow_ups = follow_ups.into_iter().flatten().collect();
         if !laned || !self.publish_until_confirmed(follow_ups, settler).await {
             return false;
@@ -192,17 +224,24 @@ impl Intake {
             let took = began.elapsed();
             let now = Timestamp::now();
             let mut again = (Vec::new(), Vec::new());
-            for ((delivery, message), result) in direct.deliveries.into_iter().zip(direct.messages).zip(&results) {
+            for ((delivery, message), result) in direct
+                .deliveries
+                .into_iter()
+                .zip(direct.messages)
+                .zip(&results)
+            {
                 let Some(outcome) = addressed::outcome(&direct.subscriber, true, result) else {
                     again.0.push(delivery);
                     again.1.push(message);
                     continue;
                 };
                 let id = &direct.subscriber.id;
-                self.metrics.attempt(id, Transport::Amqp, Attempt::First, &outcome, Some(took));
+                self.metrics
+                    .attempt(id, Transport::Amqp, Attempt::First, &outcome, Some(took));
                 if outcome == Outcome::Delivered {
                     let latency = now.duration_since(delivery.received_at).unsigned_abs();
-                    self.metrics.delivered(delivery.kind, Transport::Amqp, latency);
+                    self.metrics
+                        .delivered(delivery.kind, Transport::Amqp, latency);
                     continue;
                 }
                 let settlement = settle(Attempt::First, outcome);
@@ -214,7 +253,11 @@ impl Intake {
                     }
                     Settlement::Dead(failure) => {
                         self.metrics.dead(delivery.kind, Transport::Amqp);
-                        let consumed = Consumed { delivery, pace: Pace::Fast, first: None };
+                        let consumed = Consumed {
+                            delivery,
+                            pace: Pace::Fast,
+                            first: None,
+                        };
                         follow_ups.push(self.lanes.dead(&consumed, Attempt::First, &failure, now));
                     }
                 }
@@ -235,7 +278,10 @@ impl Intake {
     async fn publish_until_confirmed(&self, mut messages: Vec<Message>, settler: &Settler) -> bool {
         let mut said = false;
         while !messages.is_empty() {
-            let results = self.publisher.publish(messages.clone(), OPERATION_TIMEOUT).await;
+            let results = self
+                .publisher
+                .publish(messages.clone(), OPERATION_TIMEOUT)
+                .await;
             let mut error = None;
             let mut results = results.into_iter();
             messages.retain(|_| match results.next() {

@@ -4,12 +4,15 @@
 //! `ARCHITECTURE.md` is the map; the line that one event walks is
 //! [`intake`] → [`broker`] → [`deliver`], built and stopped by [`bridge`].
 
+pub mod admin;
+pub mod bridge;
+pub mod broker;
 pub mod cli;
+pub mod deliver;
 pub mod delivery;
 pub mod event;
+pub mod intake;
 pub mod settings;
 pub mod subscriber;
+pub mod telemetry;
 pub mod webhook;
-
-pub mod broker;
-pub mod deliver;

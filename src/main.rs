@@ -1,3 +1,21 @@
-//! The `hookbridge` program.
+//! The `hookbridge` program: runs the command, prints its error, and exits with its code.
 
-fn main() {}
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+fn main() -> ExitCode {
+    hookbridge::cli::main().unwrap_or_else(|error| {
+        if error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+        {
+            // Whoever read our output has seen enough.
+            return ExitCode::SUCCESS;
+        }
+        // Nothing can be done if standard error is closed, too.
+        let _ = writeln!(io::stderr(), "error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

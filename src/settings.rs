@@ -1,11 +1,23 @@
-//! Typed settings: every key of the settings file, with its default. Reading them is in
-//! [`loading`](self), one section's meaning in `settings/`.
+//! Typed settings: what the settings file and the environment say, checked. Every key with its
+//! default is in `settings/keys.rs`, `loading.rs` puts the layers together, and what each section's
+//! values must be is in `sections.rs`.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use secrecy::SecretString;
-use serde::Deserialize;
+
+pub(crate) mod checks;
+pub(crate) mod document;
+mod environment;
+mod keys;
+mod loading;
+pub mod mistakes;
+mod sections;
+mod values;
+
+pub use loading::{Inspection, inspect, load};
+pub use mistakes::{Mistake, Mistakes, Place};
 
 /// Everything that the settings file and the environment say, checked.
 #[derive(Debug, Clone)]
@@ -59,8 +71,7 @@ pub struct SourceSettings {
 }
 
 /// What happens to an event whose type the catalogue does not have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnknownEvents {
     /// Acknowledged and counted.
     Ignore,
@@ -116,8 +127,7 @@ pub struct LogSettings {
 }
 
 /// How log lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
     Text,

@@ -1,12 +1,22 @@
 //! Subscribers: who they are, which webhooks they want, and where these go. Pure, but for
-//! [`loading`], which reads the subscribers' files.
+//! [`loading`], which reads the subscribers' files. Who gets an event is decided in [`set`].
 
 use std::{collections::BTreeSet, fmt, path::PathBuf, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use secrecy::SecretString;
 use url::Url;
 
+pub mod loading;
+mod redaction;
+pub mod set;
+
+pub use set::SubscriberSet;
+
 use crate::webhook::WebhookType;
+
+/// The subscribers as they are now: a reload replaces them all at once.
+pub type LiveSubscribers = Arc<ArcSwap<SubscriberSet>>;
 
 /// A subscriber's id: `[a-z0-9][a-z0-9._-]{0,62}`. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

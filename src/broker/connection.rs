@@ -188,6 +188,11 @@ impl Dialer {
         deadline("connect", OPERATION_TIMEOUT, self.dial()).await
     }
 
+    /// The virtual host that the URI names.
+    pub fn vhost(&self) -> Result<String, ConnectError> {
+        Ok(self.uri()?.vhost)
+    }
+
     fn uri(&self) -> Result<AMQPUri, ConnectError> {
         let mut uri: AMQPUri = self
             .uri

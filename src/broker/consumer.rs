@@ -175,7 +175,6 @@ impl Session {
     pub fn settler(&self) -> Settler {
         Settler {
             channel: self.channel.clone(),
-            ended: self.ended.clone(),
         }
     }
 

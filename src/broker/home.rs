@@ -109,9 +109,10 @@ impl Home {
     pub fn down(&self) -> Option<String> {
         match &*self.link.borrow() {
             Link::Down(why) => Some(why.clone()),
-            link @ Link::Up(_) => {
-                link.connection().is_none().then(|| "the connection is gone".to_owned())
-            }
+            link @ Link::Up(_) => link
+                .connection()
+                .is_none()
+                .then(|| "the connection is gone".to_owned()),
         }
     }
 

@@ -214,18 +214,23 @@ enum End {
 impl Task {
     async fn run(mut self) {
         while let Some(job) = self.jobs.recv().await {
-            let opened =
-                match deadline("open a publishing channel", OPERATION_TIMEOUT, Box::pin(self.open())).await {
-                    Ok(opened) => opened,
-                    Err(error) => {
-                        let error = PublishError::Unavailable(Arc::new(error));
+            let opened = match deadline(
+                "open a publishing channel",
+                OPERATION_TIMEOUT,
+                Box::pin(self.open()),
+            )
+            .await
+            {
+                Ok(opened) => opened,
+                Err(error) => {
+                    let error = PublishError::Unavailable(Arc::new(error));
+                    fail(job, &error);
+                    while let Ok(job) = self.jobs.try_recv() {
                         fail(job, &error);
-                        while let Ok(job) = self.jobs.try_recv() {
-                            fail(job, &error);
-                        }
-                        continue;
                     }
-                };
+                    continue;
+                }
+            };
             match self.session(&opened, job).await {
                 End::HandlesGone => break,
                 End::Idle | End::Broken => {}

@@ -14,7 +14,11 @@ pub struct QueueCounter(Option<Channel>);
 impl QueueCounter {
     /// Messages ready in each group of queues, in the order of the line. A queue that cannot be
     /// looked up counts as empty.
-    pub async fn count(&mut self, connection: &Connection, topology: &Topology) -> Vec<(&'static str, u64)> {
+    pub async fn count(
+        &mut self,
+        connection: &Connection,
+        topology: &Topology,
+    ) -> Vec<(&'static str, u64)> {
         let mut counts: Vec<(&'static str, u64)> = Vec::new();
         for (group, queue) in topology.groups() {
             let ready = self.ready(connection, queue).await.unwrap_or_default();
@@ -28,16 +32,30 @@ impl QueueCounter {
 
     /// Messages ready in a queue, if it can be looked up.
     pub async fn ready(&mut self, connection: &Connection, queue: &str) -> Option<u64> {
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
         let channel = self.channel(connection).await?;
         let declared = channel.queue_declare(queue.into(), options, FieldTable::default());
-        let declared = deadline("look a queue up", OPERATION_TIMEOUT, declared).await.ok()?;
+        let declared = deadline("look a queue up", OPERATION_TIMEOUT, declared)
+            .await
+            .ok()?;
         Some(declared.message_count().into())
     }
 
     async fn channel(&mut self, connection: &Connection) -> Option<&Channel> {
-        if !self.0.as_ref().is_some_and(|channel| channel.status().connected()) {
-            let opened = deadline("open a channel", OPERATION_TIMEOUT, connection.create_channel()).await;
+        if !self
+            .0
+            .as_ref()
+            .is_some_and(|channel| channel.status().connected())
+        {
+            let opened = deadline(
+                "open a channel",
+                OPERATION_TIMEOUT,
+                connection.create_channel(),
+            )
+            .await;
             self.0 = Some(opened.ok()?);
         }
         self.0.as_ref()

@@ -12,10 +12,16 @@ use lapin::{
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use super::connection::{ConnectError, OPERATION_TIMEOUT, deadline};
+use super::{
+    connection::{ConnectError, OPERATION_TIMEOUT, deadline},
+    queues::QueueCounter,
+};
 
 /// No message may leave a queue by being redelivered: see the reasons in ARCHITECTURE.md.
 const DELIVERY_LIMIT: i64 = 1_000_000_000;
+
+/// How long a queue that looks empty is given to finish what it is dead-lettering.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// How many lanes of each kind a set has.
 pub const LANES: [(&str, u32); 2] = [("fast", 8), ("slow", 16)];
@@ -92,6 +98,17 @@ pub struct Topology {
     pub exchanges: Vec<Exchange>,
     /// What is declared after the exchanges.
     pub queues: Vec<Queue>,
+}
+
+/// What became of a wait queue that is not in use any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pruned {
+    /// It was empty and is deleted.
+    Deleted,
+    /// There is none.
+    Absent,
+    /// It holds this many messages, and stays.
+    Holds(u64),
 }
 
 /// Why the topology is not what it must be.
@@ -340,6 +357,43 @@ impl Topology {
             allowed_or_nothing(channel.queue(queue).await)?;
         }
         Ok(())
+    }
+
+    /// Deletes the wait queue of a retry delay that is not in use any more, if it is empty.
+    ///
+    /// It is unbound first, so that nothing new comes; a delivery that somebody still sends there is
+    /// kept in `lost`. A conditional delete would close the connection, so the queue is looked at
+    /// instead: twice, since what is just being dead-lettered is not counted as ready.
+    pub async fn prune(
+        &self,
+        connection: &Connection,
+        delay: Duration,
+    ) -> Result<(String, Pruned), TopologyError> {
+        let milliseconds = delay.as_millis();
+        let queue = format!("{}.retry.{milliseconds}", self.prefix);
+        let mut counter = QueueCounter::default();
+        match counter.ready(connection, &queue).await {
+            None => return Ok((queue, Pruned::Absent)),
+            Some(0) => {}
+            Some(messages) => return Ok((queue, Pruned::Holds(messages))),
+        }
+        let channel = open(connection).await?;
+        let unbound = channel.queue_unbind(
+            queue.as_str().into(),
+            format!("{}.retry", self.prefix).into(),
+            format!("*.*.{milliseconds}.#").into(),
+            FieldTable::default(),
+        );
+        deadline("unbind a queue", OPERATION_TIMEOUT, unbound).await?;
+        tokio::time::sleep(SETTLE).await;
+        if let Some(messages) = counter.ready(connection, &queue).await
+            && messages > 0
+        {
+            return Ok((queue, Pruned::Holds(messages)));
+        }
+        let deleted = channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default());
+        deadline("delete a queue", OPERATION_TIMEOUT, deleted).await?;
+        Ok((queue, Pruned::Deleted))
     }
 
     /// Makes sure that at-least-once dead-lettering is really on. Brokers before 3.12 fall back to

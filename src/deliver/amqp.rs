@@ -54,7 +54,13 @@ impl AmqpSender {
             let guard = guard.clone();
             Box::pin(async move { guard.resolve(&host, port).await.map_err(io::Error::other) })
         });
-        Self { home, outside: Mutex::default(), resolver, ca_file, tasks }
+        Self {
+            home,
+            outside: Mutex::default(),
+            resolver,
+            ca_file,
+            tasks,
+        }
     }
 
     /// Attempts a delivery. `None` if the home broker was lost meanwhile.
@@ -65,10 +71,11 @@ impl AmqpSender {
         delivery: &Delivery,
         attempt: Attempt,
     ) -> Option<Outcome> {
-        let message = match addressed::message(subscriber, target, delivery, attempt, Timestamp::now()) {
-            Ok(message) => message,
-            Err(failure) => return Some(Outcome::Failed(failure)),
-        };
+        let message =
+            match addressed::message(subscriber, target, delivery, attempt, Timestamp::now()) {
+                Ok(message) => message,
+                Err(failure) => return Some(Outcome::Failed(failure)),
+            };
         let home = target.broker.is_none();
         let publisher = self.publisher(subscriber, target);
         let publish = publisher.publish_one(message, subscriber.timeout);
@@ -92,16 +99,24 @@ impl AmqpSender {
             return self.home.get(&subscriber.id, declare);
         };
         let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
-        let publishers = outside.entry(broker.uri.expose_secret().to_owned()).or_insert_with(|| {
-            Arc::new(Publishers::new(self.source(broker.uri.clone()), self.tasks.clone()))
-        });
+        let publishers = outside
+            .entry(broker.uri.expose_secret().to_owned())
+            .or_insert_with(|| {
+                Arc::new(Publishers::new(
+                    self.source(broker.uri.clone()),
+                    self.tasks.clone(),
+                ))
+            });
         publishers.get(&subscriber.id, declare)
     }
 
     fn source(&self, uri: SecretString) -> Source {
         let dialer = Dialer {
             uri,
-            tls: TlsFiles { ca: self.ca_file.clone(), identity: None },
+            tls: TlsFiles {
+                ca: self.ca_file.clone(),
+                identity: None,
+            },
             resolver: self.resolver.clone(),
             name: "hookbridge".into(),
             large_frames: false,
@@ -123,11 +138,21 @@ impl AmqpSender {
     /// Closes idle connections to subscribers' brokers until `stop`, and then all.
     pub async fn sweep(&self, stop: CancellationToken) {
         while tokio::time::timeout(SWEEP, stop.cancelled()).await.is_err() {
-            for publishers in self.outside.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            for publishers in self
+                .outside
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .values()
+            {
                 publishers.source().close_if_idle();
             }
         }
-        for (_, publishers) in self.outside.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+        for (_, publishers) in self
+            .outside
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain()
+        {
             publishers.source().close();
         }
     }
@@ -139,10 +164,18 @@ fn unavailable(error: &ConnectError) -> Reason {
         ConnectError::Timeout { .. } => Reason::Timeout,
         ConnectError::Uri(_) | ConnectError::File { .. } => Reason::Protocol,
         ConnectError::Dial(DialError::Resolve { error, .. }) => {
-            if forbidden(error) { Reason::TargetForbidden } else { Reason::Dns }
+            if forbidden(error) {
+                Reason::TargetForbidden
+            } else {
+                Reason::Dns
+            }
         }
         ConnectError::Dial(DialError::Connect { error, .. }) => {
-            if error.kind() == io::ErrorKind::TimedOut { Reason::Timeout } else { Reason::Connect }
+            if error.kind() == io::ErrorKind::TimedOut {
+                Reason::Timeout
+            } else {
+                Reason::Connect
+            }
         }
         ConnectError::Dial(DialError::Tls { .. }) => Reason::Tls,
         ConnectError::Broker(error) => match error.kind() {
@@ -162,7 +195,9 @@ fn unavailable(error: &ConnectError) -> Reason {
 
 /// Whether the guard is somewhere in the causes of an error.
 fn forbidden(error: &io::Error) -> bool {
-    let mut cause = error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static));
+    let mut cause = error
+        .get_ref()
+        .map(|inner| inner as &(dyn std::error::Error + 'static));
     while let Some(error) = cause {
         if error.is::<Forbidden>() {
             return true;

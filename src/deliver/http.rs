@@ -32,7 +32,8 @@ use tokio::time::{Instant, timeout_at};
 use url::{Host, Url};
 
 use crate::{
-    deliver::{guard::AddressGuard, request::webhook_headers},
+    deliver::guard::AddressGuard,
+    delivery::request::webhook_headers,
     delivery::{Attempt, Delivery, Failure, Outcome, Reason},
     settings::TargetsSettings,
     subscriber::{HttpTarget, Subscriber, address},
@@ -132,7 +133,7 @@ impl HttpSender {
             Ok(()) => Outcome::Delivered,
             Err(failure) => {
                 // The address may be shown as it is; a short secret could be a part of it.
-                let detail = redacted(subscriber, &failure.detail);
+                let detail = subscriber.redact(&failure.detail);
                 let detail = format!("{}: {detail}", address(&target.url));
                 Outcome::Failed(Failure::new(failure.reason, detail))
             }
@@ -341,7 +342,7 @@ async fn refused(mut response: Response, limit: &Limit, subscriber: &Subscriber)
 
 /// The beginning of a body as one line. Secrets go before the cut, which could leave half of one.
 fn quote(body: &[u8], subscriber: &Subscriber) -> String {
-    let text = redacted(subscriber, &String::from_utf8_lossy(body));
+    let text = subscriber.redact(&String::from_utf8_lossy(body));
     let mut line = String::new();
     for word in text.split(|c: char| c.is_whitespace() || c.is_control()) {
         if line.len() > QUOTE_LIMIT {
@@ -354,29 +355,4 @@ fn quote(body: &[u8], subscriber: &Subscriber) -> String {
     }
     line.truncate(line.floor_char_boundary(QUOTE_LIMIT));
     line
-}
-
-/// `text` with the subscriber's secrets replaced by `***`.
-fn redacted(subscriber: &Subscriber, text: &str) -> String {
-    use crate::subscriber::Target;
-    let mut secrets: Vec<&str> = subscriber
-        .signing_secrets
-        .iter()
-        .map(ExposeSecret::expose_secret)
-        .collect();
-    if let Target::Http(target) = &subscriber.target {
-        secrets.extend(target.authorization.iter().map(ExposeSecret::expose_secret));
-        secrets.extend(
-            target
-                .headers
-                .iter()
-                .map(|(_, value)| value.expose_secret()),
-        );
-        secrets.extend(target.url.query());
-    }
-    secrets.retain(|secret| !secret.is_empty());
-    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-    secrets
-        .into_iter()
-        .fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
 }

@@ -34,6 +34,9 @@ impl Limits {
 
     /// Forgets subscribers that are not wanted any more.
     pub fn retain(&self, wanted: impl Fn(&SubscriberId) -> bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| wanted(id));
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|id, _| wanted(id));
     }
 }

@@ -27,7 +27,10 @@ pub fn message(
             let case = delivery.case.as_deref().unwrap_or_default();
             let party = subscriber.interest.party().unwrap_or_default();
             let id = delivery.subscriber.as_str();
-            (name.clone(), routing_key.fill(delivery.kind, case, id, party))
+            (
+                name.clone(),
+                routing_key.fill(delivery.kind, case, id, party),
+            )
         }
     };
     Ok(Message {
@@ -38,7 +41,10 @@ pub fn message(
         kind: Some(delivery.kind.name()),
         app_id: Some("hookbridge"),
         timestamp: u64::try_from(delivery.event_time.as_second()).ok(),
-        headers: headers.into_iter().map(|(name, value)| (name, HeaderValue::Text(value))).collect(),
+        headers: headers
+            .into_iter()
+            .map(|(name, value)| (name, HeaderValue::Text(value)))
+            .collect(),
         body: delivery.payload.clone(),
     })
 }
@@ -46,17 +52,26 @@ pub fn message(
 /// The queue that the bridge declares for this target, if it is asked to.
 pub fn declares(target: &AmqpTarget) -> Option<&str> {
     match &target.destination {
-        Destination::Queue { name, declare: true } => Some(name),
+        Destination::Queue {
+            name,
+            declare: true,
+        } => Some(name),
         Destination::Queue { .. } | Destination::Exchange { .. } => None,
     }
 }
 
 /// What the broker's answer makes of the attempt. `None` on the home broker when the bridge lost
 /// it: that is nobody's failure, and the delivery stays where it is.
-pub fn outcome(subscriber: &Subscriber, home: bool, result: &Result<(), PublishError>) -> Option<Outcome> {
+pub fn outcome(
+    subscriber: &Subscriber,
+    home: bool,
+    result: &Result<(), PublishError>,
+) -> Option<Outcome> {
     let reason = match result {
         Ok(()) => return Some(Outcome::Delivered),
-        Err(PublishError::Lost(_) | PublishError::Unavailable(_) | PublishError::Stopped) if home => {
+        Err(PublishError::Lost(_) | PublishError::Unavailable(_) | PublishError::Stopped)
+            if home =>
+        {
             return None;
         }
         Err(error) => match error {
@@ -67,9 +82,18 @@ pub fn outcome(subscriber: &Subscriber, home: bool, result: &Result<(), PublishE
             PublishError::ChannelClosed(_) => Reason::ChannelClosed,
             PublishError::AccessRefused(_) => Reason::AccessRefused,
             PublishError::Invalid(_) => Reason::Protocol,
-            PublishError::Lost(_) | PublishError::Unavailable(_) | PublishError::Stopped => Reason::Connect,
+            PublishError::Lost(_) | PublishError::Unavailable(_) | PublishError::Stopped => {
+                Reason::Connect
+            }
         },
     };
-    let detail = result.as_ref().err().map(ToString::to_string).unwrap_or_default();
-    Some(Outcome::Failed(Failure::new(reason, subscriber.redact(&detail))))
+    let detail = result
+        .as_ref()
+        .err()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    Some(Outcome::Failed(Failure::new(
+        reason,
+        subscriber.redact(&detail),
+    )))
 }

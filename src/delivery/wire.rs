@@ -54,7 +54,10 @@ pub struct Consumed {
 impl Lanes {
     /// Lanes under this prefix, with the retry delay in whole milliseconds.
     pub fn new(prefix: &str, retry_delay: std::time::Duration) -> Self {
-        Self { prefix: prefix.to_owned(), retry_delay_ms: retry_delay.as_millis() }
+        Self {
+            prefix: prefix.to_owned(),
+            retry_delay_ms: retry_delay.as_millis(),
+        }
     }
 
     /// To its first attempt.
@@ -63,12 +66,29 @@ impl Lanes {
     }
 
     /// To wait for its second attempt, after the first failed.
-    pub fn retry(&self, delivery: &Delivery, pace: Pace, failure: &Failure, now: Timestamp) -> Message {
-        self.message("retry", delivery, pace, failure_headers(failure, Attempt::First, now))
+    pub fn retry(
+        &self,
+        delivery: &Delivery,
+        pace: Pace,
+        failure: &Failure,
+        now: Timestamp,
+    ) -> Message {
+        self.message(
+            "retry",
+            delivery,
+            pace,
+            failure_headers(failure, Attempt::First, now),
+        )
     }
 
     /// To the dead letters, after `attempt` failed for good.
-    pub fn dead(&self, consumed: &Consumed, attempt: Attempt, failure: &Failure, now: Timestamp) -> Message {
+    pub fn dead(
+        &self,
+        consumed: &Consumed,
+        attempt: Attempt,
+        failure: &Failure,
+        now: Timestamp,
+    ) -> Message {
         let mut headers = failure_headers(failure, attempt, now);
         if let Some(first) = &consumed.first {
             headers.push((FIRST_REASON, text(first.reason.as_str())));
@@ -78,7 +98,13 @@ impl Lanes {
     }
 
     /// A message in a lane that is not a delivery, to the dead letters with its body as it is.
-    pub fn malformed(&self, received: &Received, error: &Malformed, attempt: Attempt, now: Timestamp) -> Message {
+    pub fn malformed(
+        &self,
+        received: &Received,
+        error: &Malformed,
+        attempt: Attempt,
+        now: Timestamp,
+    ) -> Message {
         let failure = Failure::new(Reason::Protocol, error.to_string());
         Message {
             exchange: format!("{}.dead", self.prefix),
@@ -112,7 +138,10 @@ impl Lanes {
         let mut headers = vec![
             (TYPE, text(delivery.kind.name())),
             (SUBSCRIBER, text(delivery.subscriber.as_str())),
-            (RECEIVED_AT, HeaderValue::Number(delivery.received_at.as_millisecond())),
+            (
+                RECEIVED_AT,
+                HeaderValue::Number(delivery.received_at.as_millisecond()),
+            ),
             (REPLAY, HeaderValue::Number(delivery.replay.into())),
         ];
         if let Some(case) = &delivery.case {
@@ -143,8 +172,13 @@ pub fn consumed(received: &Received) -> Result<Consumed, Malformed> {
         .message_id()
         .and_then(|id| Uuid::try_parse(id).ok())
         .ok_or_else(|| missing("message_id"))?;
-    let kind = received.text(TYPE).and_then(WebhookType::from_name).ok_or_else(|| missing(TYPE))?;
-    let subscriber = received.text(SUBSCRIBER).ok_or_else(|| missing(SUBSCRIBER))?;
+    let kind = received
+        .text(TYPE)
+        .and_then(WebhookType::from_name)
+        .ok_or_else(|| missing(TYPE))?;
+    let subscriber = received
+        .text(SUBSCRIBER)
+        .ok_or_else(|| missing(SUBSCRIBER))?;
     let received_at = received
         .number(RECEIVED_AT)
         .and_then(|ms| Timestamp::from_millisecond(ms).ok())
@@ -157,11 +191,18 @@ pub fn consumed(received: &Received) -> Result<Consumed, Malformed> {
         Some(replay) => u32::try_from(replay).map_err(|_| missing(REPLAY))?,
         None => 0,
     };
-    let first = received.text(REASON).and_then(Reason::from_name).map(|reason| Failure {
-        reason,
-        detail: received.text(DETAIL).unwrap_or_default().to_owned(),
-    });
-    let pace = if received.routing_key.starts_with("slow.") { Pace::Slow } else { Pace::Fast };
+    let first = received
+        .text(REASON)
+        .and_then(Reason::from_name)
+        .map(|reason| Failure {
+            reason,
+            detail: received.text(DETAIL).unwrap_or_default().to_owned(),
+        });
+    let pace = if received.routing_key.starts_with("slow.") {
+        Pace::Slow
+    } else {
+        Pace::Fast
+    };
     Ok(Consumed {
         delivery: Delivery {
             webhook_id,
@@ -179,7 +220,11 @@ pub fn consumed(received: &Received) -> Result<Consumed, Malformed> {
     })
 }
 
-fn failure_headers(failure: &Failure, attempt: Attempt, now: Timestamp) -> Vec<(&'static str, HeaderValue)> {
+fn failure_headers(
+    failure: &Failure,
+    attempt: Attempt,
+    now: Timestamp,
+) -> Vec<(&'static str, HeaderValue)> {
     vec![
         (REASON, text(failure.reason.as_str())),
         (DETAIL, text(&failure.detail)),
@@ -234,7 +279,14 @@ mod tests {
         let message = lanes.first(&delivery(), Pace::Fast);
         assert_eq!(message.exchange, "hb.first");
         let back = consumed(&message.into()).unwrap();
-        assert_eq!(back, Consumed { delivery: delivery(), pace: Pace::Fast, first: None });
+        assert_eq!(
+            back,
+            Consumed {
+                delivery: delivery(),
+                pace: Pace::Fast,
+                first: None
+            }
+        );
     }
 
     #[test]
@@ -243,10 +295,21 @@ mod tests {
         let failure = Failure::new(Reason::Timeout, "no answer\nwithin 15s");
         let now = Timestamp::UNIX_EPOCH;
         let retry = lanes.retry(&delivery(), Pace::Slow, &failure, now);
-        assert!(retry.routing_key.starts_with("slow."), "{}", retry.routing_key);
-        assert!(retry.routing_key.ends_with(".1500.fixit"), "{}", retry.routing_key);
+        assert!(
+            retry.routing_key.starts_with("slow."),
+            "{}",
+            retry.routing_key
+        );
+        assert!(
+            retry.routing_key.ends_with(".1500.fixit"),
+            "{}",
+            retry.routing_key
+        );
         let consumed = consumed(&retry.into()).unwrap();
-        assert_eq!(consumed.first, Some(Failure::new(Reason::Timeout, "no answer within 15s")));
+        assert_eq!(
+            consumed.first,
+            Some(Failure::new(Reason::Timeout, "no answer within 15s"))
+        );
         let second = Failure::new(Reason::HttpStatus, "500");
         let dead: Received = lanes.dead(&consumed, Attempt::Second, &second, now).into();
         assert_eq!(dead.text(REASON), Some("http_status"));
@@ -260,6 +323,9 @@ mod tests {
     fn what_is_not_a_delivery_names_what_is_missing() {
         let mut message = Lanes::new("hb", Duration::from_secs(1)).first(&delivery(), Pace::Fast);
         message.headers.retain(|(name, _)| *name != SUBSCRIBER);
-        assert_eq!(consumed(&message.into()), Err(Malformed { what: SUBSCRIBER }));
+        assert_eq!(
+            consumed(&message.into()),
+            Err(Malformed { what: SUBSCRIBER })
+        );
     }
 }

@@ -34,7 +34,10 @@ struct Acks {
 
 impl Window {
     pub(super) fn new(settler: Settler) -> Self {
-        Self { settler, batches: Mutex::default() }
+        Self {
+            settler,
+            batches: Mutex::default(),
+        }
     }
 
     /// What settles the events of this session.
@@ -44,8 +47,15 @@ impl Window {
 
     /// Notes a batch, known from now on by its last tag.
     pub(super) fn open(&self, tags: Vec<u64>) {
-        let batch = Batch { tags, opened: Instant::now(), done: false };
-        self.batches.lock().unwrap_or_else(PoisonError::into_inner).push_back(batch);
+        let batch = Batch {
+            tags,
+            opened: Instant::now(),
+            done: false,
+        };
+        self.batches
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back(batch);
     }
 
     /// Everything made of the batch is confirmed.
@@ -64,15 +74,24 @@ impl Window {
 }
 
 fn acks(batches: &mut VecDeque<Batch>, last_tag: u64, now: Instant) -> Acks {
-    if let Some(batch) = batches.iter_mut().find(|batch| batch.tags.last() == Some(&last_tag)) {
+    if let Some(batch) = batches
+        .iter_mut()
+        .find(|batch| batch.tags.last() == Some(&last_tag))
+    {
         batch.done = true;
     }
     let mut acks = Acks::default();
     while batches.front().is_some_and(|batch| batch.done) {
-        acks.up_to = batches.pop_front().and_then(|batch| batch.tags.last().copied()).or(acks.up_to);
+        acks.up_to = batches
+            .pop_front()
+            .and_then(|batch| batch.tags.last().copied())
+            .or(acks.up_to);
     }
     // An old batch that hangs on one subscriber must not keep the finished ones behind it.
-    if batches.front().is_some_and(|oldest| now.duration_since(oldest.opened) >= PATIENCE) {
+    if batches
+        .front()
+        .is_some_and(|oldest| now.duration_since(oldest.opened) >= PATIENCE)
+    {
         batches.retain_mut(|batch| {
             if batch.done {
                 acks.singly.append(&mut batch.tags);
@@ -88,16 +107,39 @@ mod tests {
     use super::*;
 
     fn batches(opened: Instant, groups: &[&[u64]]) -> VecDeque<Batch> {
-        groups.iter().map(|tags| Batch { tags: tags.to_vec(), opened, done: false }).collect()
+        groups
+            .iter()
+            .map(|tags| Batch {
+                tags: tags.to_vec(),
+                opened,
+                done: false,
+            })
+            .collect()
     }
 
     #[test]
     fn a_finished_prefix_is_one_acknowledgement() {
         let now = Instant::now();
         let mut open = batches(now, &[&[1, 2], &[3], &[4, 5]]);
-        assert_eq!(acks(&mut open, 3, now), Acks::default(), "the first batch is not done");
-        assert_eq!(acks(&mut open, 2, now), Acks { up_to: Some(3), singly: vec![] });
-        assert_eq!(acks(&mut open, 5, now), Acks { up_to: Some(5), singly: vec![] });
+        assert_eq!(
+            acks(&mut open, 3, now),
+            Acks::default(),
+            "the first batch is not done"
+        );
+        assert_eq!(
+            acks(&mut open, 2, now),
+            Acks {
+                up_to: Some(3),
+                singly: vec![]
+            }
+        );
+        assert_eq!(
+            acks(&mut open, 5, now),
+            Acks {
+                up_to: Some(5),
+                singly: vec![]
+            }
+        );
         assert!(open.is_empty());
     }
 
@@ -106,8 +148,26 @@ mod tests {
         let now = Instant::now();
         let mut open = batches(now, &[&[1], &[2, 3], &[4]]);
         let later = now + PATIENCE;
-        assert_eq!(acks(&mut open, 3, later), Acks { up_to: None, singly: vec![2, 3] });
-        assert_eq!(acks(&mut open, 4, later), Acks { up_to: None, singly: vec![4] });
-        assert_eq!(acks(&mut open, 1, later), Acks { up_to: Some(1), singly: vec![] });
+        assert_eq!(
+            acks(&mut open, 3, later),
+            Acks {
+                up_to: None,
+                singly: vec![2, 3]
+            }
+        );
+        assert_eq!(
+            acks(&mut open, 4, later),
+            Acks {
+                up_to: None,
+                singly: vec![4]
+            }
+        );
+        assert_eq!(
+            acks(&mut open, 1, later),
+            Acks {
+                up_to: Some(1),
+                singly: vec![]
+            }
+        );
     }
 }

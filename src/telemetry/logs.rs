@@ -26,18 +26,27 @@ pub enum LogError {
 
 /// Starts logging.
 pub fn start(settings: &LogSettings) -> Result<(), LogError> {
-    let level = |error| LogError::Level { level: settings.level.clone(), error };
+    let level = |error| LogError::Level {
+        level: settings.level.clone(),
+        error,
+    };
     let mut filter = EnvFilter::try_new(&settings.level).map_err(level)?;
     for directive in QUIET {
         filter = filter.add_directive(directive.parse().map_err(level)?);
     }
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let started = match settings.format {
         LogFormat::Text => {
             let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
             builder.with_ansi(colours).with_target(false).try_init()
         }
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .try_init(),
     };
     started.map_err(|_| LogError::Running)
 }

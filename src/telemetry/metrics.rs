@@ -19,8 +19,9 @@ use crate::{
 };
 
 /// From 1 ms to a minute.
-const BUCKETS: [f64; 15] =
-    [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
+const BUCKETS: [f64; 15] = [
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0,
+];
 /// How many subscribers `hookbridge_subscriber_failures_in_a_row` names.
 const WORST: usize = 50;
 
@@ -126,16 +127,26 @@ impl Metrics {
             "Attempts by number (1 or 2) and result: delivered, or the reason of the failure.",
             &["transport", "attempt", "result"],
         )?;
-        let attempt_duration =
-            histogram("hookbridge_attempt_duration_seconds", "How long attempts took.", &["transport"])?;
+        let attempt_duration = histogram(
+            "hookbridge_attempt_duration_seconds",
+            "How long attempts took.",
+            &["transport"],
+        )?;
         let delivery_latency = histogram(
             "hookbridge_delivery_latency_seconds",
             "From the arrival of the domain event to its delivery, the wait for a retry included.",
             &["transport"],
         )?;
-        let in_flight = gauges("hookbridge_in_flight", "Attempts under way.", &["transport"])?;
+        let in_flight = gauges(
+            "hookbridge_in_flight",
+            "Attempts under way.",
+            &["transport"],
+        )?;
         // Stays 0 in this version, which marks no subscriber slow.
-        gauge("hookbridge_slow_subscribers", "Subscribers whose deliveries go through the slow lanes.")?;
+        gauge(
+            "hookbridge_slow_subscribers",
+            "Subscribers whose deliveries go through the slow lanes.",
+        )?;
         let failures_in_a_row = GaugeVec::new(
             Opts::new(
                 "hookbridge_subscriber_failures_in_a_row",
@@ -150,20 +161,30 @@ impl Metrics {
             &["queue"],
         )?;
         let subscribers = gauges("hookbridge_subscribers", "Subscribers known.", &["state"])?;
-        let broker_connected =
-            gauge("hookbridge_broker_connected", "Whether the home broker is connected (1) or not (0).")?;
+        let broker_connected = gauge(
+            "hookbridge_broker_connected",
+            "Whether the home broker is connected (1) or not (0).",
+        )?;
         let broker_blocked = gauge(
             "hookbridge_broker_blocked",
             "Whether the home broker blocks publishers, as in a memory or disk alarm (1), or not (0).",
         )?;
-        let broker_reconnects =
-            IntCounter::new("hookbridge_broker_reconnects_total", "Times the home broker was reconnected.")?;
+        let broker_reconnects = IntCounter::new(
+            "hookbridge_broker_reconnects_total",
+            "Times the home broker was reconnected.",
+        )?;
         registry.register(Box::new(broker_reconnects.clone()))?;
         // Stays 0 in this version, which has no store: dead letters are in the queue `dead`.
-        gauge("hookbridge_dead_letters", "Dead letters held in the store and not yet replayed.")?;
+        gauge(
+            "hookbridge_dead_letters",
+            "Dead letters held in the store and not yet replayed.",
+        )?;
         let build_info = Gauge::with_opts(
-            Opts::new("hookbridge_build_info", "Always 1; the version is in the label.")
-                .const_label("version", env!("CARGO_PKG_VERSION")),
+            Opts::new(
+                "hookbridge_build_info",
+                "Always 1; the version is in the label.",
+            )
+            .const_label("version", env!("CARGO_PKG_VERSION")),
         )?;
         build_info.set(1.0);
         registry.register(Box::new(build_info))?;
@@ -194,11 +215,13 @@ impl Metrics {
             let transport = transport.as_str();
             for kind in WebhookType::ALL {
                 for outcome in ["delivered", "dead"] {
-                    self.deliveries.with_label_values(&[kind.name(), transport, outcome]);
+                    self.deliveries
+                        .with_label_values(&[kind.name(), transport, outcome]);
                 }
             }
             for attempt in ["1", "2"] {
-                self.attempts.with_label_values(&[transport, attempt, "delivered"]);
+                self.attempts
+                    .with_label_values(&[transport, attempt, "delivered"]);
             }
             self.attempt_duration.with_label_values(&[transport]);
             self.delivery_latency.with_label_values(&[transport]);
@@ -218,7 +241,9 @@ impl Metrics {
             EventResult::Unmatched => "unmatched",
             EventResult::Rejected => "rejected",
         };
-        self.events.with_label_values(&[kind.map_or("other", EventType::name), result]).inc();
+        self.events
+            .with_label_values(&[kind.map_or("other", EventType::name), result])
+            .inc();
     }
 
     /// An attempt begins; it ends when the guard is dropped.
@@ -242,9 +267,13 @@ impl Metrics {
             Outcome::Delivered => "delivered",
             Outcome::Failed(failure) => failure.reason.as_str(),
         };
-        self.attempts.with_label_values(&[transport.as_str(), number, result]).inc();
+        self.attempts
+            .with_label_values(&[transport.as_str(), number, result])
+            .inc();
         if let Some(took) = took {
-            self.attempt_duration.with_label_values(&[transport.as_str()]).observe(took.as_secs_f64());
+            self.attempt_duration
+                .with_label_values(&[transport.as_str()])
+                .observe(took.as_secs_f64());
         }
         let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {
@@ -262,13 +291,19 @@ impl Metrics {
 
     /// A delivery arrived, `latency` after its domain event.
     pub fn delivered(&self, kind: WebhookType, transport: Transport, latency: Duration) {
-        self.deliveries.with_label_values(&[kind.name(), transport.as_str(), "delivered"]).inc();
-        self.delivery_latency.with_label_values(&[transport.as_str()]).observe(latency.as_secs_f64());
+        self.deliveries
+            .with_label_values(&[kind.name(), transport.as_str(), "delivered"])
+            .inc();
+        self.delivery_latency
+            .with_label_values(&[transport.as_str()])
+            .observe(latency.as_secs_f64());
     }
 
     /// A delivery became a dead letter.
     pub fn dead(&self, kind: WebhookType, transport: Transport) {
-        self.deliveries.with_label_values(&[kind.name(), transport.as_str(), "dead"]).inc();
+        self.deliveries
+            .with_label_values(&[kind.name(), transport.as_str(), "dead"])
+            .inc();
     }
 
     /// The messages in each group of queues.
@@ -280,19 +315,28 @@ impl Metrics {
     }
 
     /// How many subscribers there are; forgets the failures of those that `known` does not know.
-    pub fn subscribers(&self, enabled: usize, disabled: usize, known: impl Fn(&SubscriberId) -> bool) {
+    pub fn subscribers(
+        &self,
+        enabled: usize,
+        disabled: usize,
+        known: impl Fn(&SubscriberId) -> bool,
+    ) {
         for (state, count) in [("enabled", enabled), ("disabled", disabled)] {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.subscribers.with_label_values(&[state]).set(count);
         }
-        self.failing.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| known(id));
+        self.failing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|id, _| known(id));
     }
 
     /// The state of the home broker.
     pub fn broker(&self, connected: bool, blocked: bool, reconnects: u64) {
         self.broker_connected.set(connected.into());
         self.broker_blocked.set(blocked.into());
-        self.broker_reconnects.inc_by(reconnects.saturating_sub(self.broker_reconnects.get()));
+        self.broker_reconnects
+            .inc_by(reconnects.saturating_sub(self.broker_reconnects.get()));
     }
 
     /// Everything in Prometheus' text format.
@@ -306,13 +350,21 @@ impl Metrics {
     fn name_the_worst(&self) {
         let mut worst: Vec<(u64, SubscriberId)> = {
             let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-            failing.iter().map(|(id, count)| (*count, id.clone())).collect()
+            failing
+                .iter()
+                .map(|(id, count)| (*count, id.clone()))
+                .collect()
         };
         worst.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
         self.failures_in_a_row.reset();
         for (count, id) in worst.into_iter().take(WORST) {
-            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; no count gets near 2^52")]
-            self.failures_in_a_row.with_label_values(&[id.as_str()]).set(count as f64);
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "a gauge is a float; no count gets near 2^52"
+            )]
+            self.failures_in_a_row
+                .with_label_values(&[id.as_str()])
+                .set(count as f64);
         }
     }
 }

@@ -9,10 +9,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    deliver::{
-        guard::Lookup,
-        request::tests::{delivery, subscriber},
-    },
+    deliver::guard::Lookup,
+    delivery::request::tests::{delivery, subscriber},
     subscriber::Target,
 };
 use receiver::{Authority, Receiver, Then};

@@ -14,7 +14,7 @@ use crate::{
 const NEW: &str = "whsec_bmV3LXNlY3JldC1uZXctc2VjcmV0LW5ldw==";
 const OLD: &str = "whsec_b2xkLXNlY3JldC1vbGQtc2VjcmV0LW9sZA==";
 
-pub(in crate::deliver) fn subscriber(secrets: &[&str]) -> Subscriber {
+pub(crate) fn subscriber(secrets: &[&str]) -> Subscriber {
     Subscriber {
         id: SubscriberId::new("fixit"),
         enabled: true,
@@ -35,7 +35,7 @@ pub(in crate::deliver) fn subscriber(secrets: &[&str]) -> Subscriber {
     }
 }
 
-pub(in crate::deliver) fn delivery() -> Delivery {
+pub(crate) fn delivery() -> Delivery {
     Delivery {
         webhook_id: webhook_id("/orders", "1", "fixit"),
         kind: WebhookType::StatusUpdate,

@@ -11,7 +11,7 @@ use crate::{
 };
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;
 
 /// The webhook headers of one attempt, in the documented order: name and value.
 ///

@@ -1,0 +1,161 @@
+//! Puts the three layers together: the built-in defaults, the settings file over them, and the
+//! environment over both.
+
+use std::{collections::BTreeMap, path::Path};
+
+use config::{Config, ConfigError, File, FileFormat, Value, ValueKind};
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    Settings,
+    document::Document,
+    environment::{self, Variables},
+    keys::{self, Default, KEYS},
+    mistakes::{Mistake, Mistakes, Place, Wrong},
+    sections,
+    values::Values,
+};
+
+/// What reading the settings brought to light.
+#[derive(Debug)]
+pub struct Inspection {
+    /// The settings, with the default in place of each mistaken value; `None` when there is no
+    /// file, or no TOML in it.
+    pub settings: Option<Settings>,
+    /// Everything that is wrong.
+    pub mistakes: Mistakes,
+}
+
+/// Reads the settings file at `path` and, over it, the variables of `environment` that begin with
+/// `HOOKBRIDGE__`. The error holds every mistake there is, not only the first.
+///
+/// A relative path among the settings starts from the directory of the settings file, also when it
+/// comes from the environment.
+pub fn load(
+    path: &Path,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Settings, Mistakes> {
+    let Inspection { settings, mistakes } = inspect(path, environment);
+    match settings {
+        Some(settings) if mistakes.is_empty() => Ok(settings),
+        _ => Err(mistakes),
+    }
+}
+
+/// Like [`load`], but what is sound can be looked at further although something else is wrong.
+pub fn inspect(path: &Path, environment: impl Iterator<Item = (String, String)>) -> Inspection {
+    let Variables {
+        known,
+        mut mistakes,
+    } = environment::variables(environment);
+    let document = match Document::read(path, "the settings file") {
+        Ok(document) => document,
+        Err(mistake) => {
+            mistakes.push(mistake);
+            return unreadable(mistakes);
+        }
+    };
+    let mut places = match document.table() {
+        Ok(table) => places_in_file(&document, table.get_ref(), &mut mistakes),
+        Err(faults) => {
+            mistakes.extend(faults);
+            return unreadable(mistakes);
+        }
+    };
+    for (key, _) in KEYS {
+        let name = environment::variable(key);
+        if known.contains_key(&name) {
+            places.insert((*key).to_owned(), Place::Variable(name));
+        }
+    }
+    let environment = config::Environment::with_prefix("HOOKBRIDGE")
+        .prefix_separator("__")
+        .separator("__")
+        .source(Some(known));
+    let Ok(config) = merge(document.text(), environment) else {
+        mistakes.push(Mistake {
+            place: Place::File {
+                path: path.to_owned(),
+                line: None,
+            },
+            what: "the settings cannot be put together".to_owned(),
+            remedy: "Compare the file with config/hookbridge.toml".to_owned(),
+        });
+        return unreadable(mistakes);
+    };
+    let mut values = Values::new(config, places, path);
+    let settings = sections::read(&mut values);
+    mistakes.extend(values.into_mistakes());
+    Inspection {
+        settings,
+        mistakes: mistakes.into(),
+    }
+}
+
+fn unreadable(mistakes: Vec<Mistake>) -> Inspection {
+    Inspection {
+        settings: None,
+        mistakes: mistakes.into(),
+    }
+}
+
+/// The three layers, the later over the earlier.
+fn merge(file: &str, environment: config::Environment) -> Result<Config, ConfigError> {
+    let mut builder = Config::builder();
+    for (key, default) in KEYS {
+        builder = builder.set_default(key, built_in(*default))?;
+    }
+    builder
+        .add_source(File::from_str(file, FileFormat::Toml))
+        .add_source(environment)
+        .build()
+}
+
+fn built_in(default: Default) -> Value {
+    let kind = match default {
+        Default::Text(text) => text.into(),
+        Default::Number(number) => number.into(),
+        Default::Flag(flag) => flag.into(),
+        Default::List(texts) => texts.to_vec().into(),
+        Default::Tables => ValueKind::Array(Vec::new()),
+    };
+    Value::new(None, kind)
+}
+
+/// Where the file gives each key. What stands where no key is known is a mistake.
+fn places_in_file(
+    document: &Document<'_>,
+    table: &DeTable<'_>,
+    mistakes: &mut Vec<Mistake>,
+) -> BTreeMap<String, Place> {
+    let mut places = BTreeMap::new();
+    for (section, content) in table {
+        let place = document.place(section.span().start);
+        let name = section.get_ref();
+        if !keys::is_section(name) {
+            mistakes.push(keys::unknown_section(name).at(name, place));
+            continue;
+        }
+        let DeValue::Table(content) = content.get_ref() else {
+            let remedy = format!("Write [{name}], and its keys on the lines below");
+            mistakes.push(Wrong::new("is a section, not a key", remedy).at(name, place));
+            continue;
+        };
+        for (key, value) in content {
+            let place = document.place(key.span().start);
+            let path = format!("{name}.{}", key.get_ref());
+            if keys::default(&path).is_none() {
+                mistakes.push(keys::unknown_key(name, key.get_ref()).at(&path, place));
+                continue;
+            }
+            if let DeValue::Array(elements) = value.get_ref() {
+                for (index, element) in elements.iter().enumerate() {
+                    let place = document.place(element.span().start);
+                    places.insert(format!("{path}[{index}]"), place);
+                }
+            }
+            places.insert(path, place);
+        }
+    }
+    places
+}

@@ -1,0 +1,334 @@
+//! What the values of each section must be.
+
+use std::{net::IpAddr, time::Duration};
+
+use ipnet::IpNet;
+use secrecy::ExposeSecret;
+
+use super::{
+    AdminSettings, BrokerSettings, DeliverySettings, LogFormat, LogSettings, Settings,
+    SourceSettings, SubscribersSettings, TargetsSettings, UnknownEvents, checks,
+    mistakes::{Wrong, nearest},
+    values::Values,
+};
+
+/// The longest prefix: every name made from it stays far below AMQP's 255 bytes.
+const LONGEST_PREFIX: usize = 100;
+
+/// The longest wait between two attempts: a queue's TTL is a 32-bit count of milliseconds, and
+/// brokers differ on whether the sign bit counts.
+const LONGEST_RETRY_DELAY: Duration = Duration::from_secs(24 * 24 * 60 * 60);
+
+/// The largest message that RabbitMQ can be configured to take.
+const LARGEST_MESSAGE: i64 = 134_217_728;
+
+/// The exchanges beginning with `amq.` that every RabbitMQ has; it lets nobody make others.
+const BUILT_IN_EXCHANGES: [&str; 7] = [
+    "amq.direct",
+    "amq.fanout",
+    "amq.headers",
+    "amq.match",
+    "amq.topic",
+    "amq.rabbitmq.log",
+    "amq.rabbitmq.trace",
+];
+
+/// Reads every section. `None` cannot come of a mistake in the file or the environment, only of a
+/// default that its own check refuses.
+pub(super) fn read(values: &mut Values<'_>) -> Option<Settings> {
+    let broker = broker(values)?;
+    let settings = Settings {
+        source: source(values, &broker.prefix)?,
+        broker,
+        delivery: delivery(values)?,
+        targets: targets(values)?,
+        subscribers: subscribers(values)?,
+        admin: admin(values)?,
+        log: log(values)?,
+    };
+    store(values)?;
+    values.must_be_empty(
+        "telemetry.otlp_endpoint",
+        "names a collector, and this version exports no traces",
+        "Leave it empty, and scrape /metrics",
+    );
+    Some(settings)
+}
+
+fn broker(values: &mut Values<'_>) -> Option<BrokerSettings> {
+    let uri = values.secret("broker.uri", "broker.uri_file", |uri| {
+        checks::amqp_uri(uri).map(drop)
+    })?;
+    if uri.is_none() && values.is_sound("broker.uri") && values.is_sound("broker.uri_file") {
+        let remedy = "Write amqp://user:password@host:5672/vhost, or name a file in \
+                      `broker.uri_file`";
+        values.wrong("broker.uri", Wrong::new("is empty", remedy));
+    }
+    let broker = BrokerSettings {
+        ca_file: values.file("broker.ca_file")?,
+        client_certificate_file: values.file("broker.client_certificate_file")?,
+        client_key_file: values.file("broker.client_key_file")?,
+        prefix: values.text("broker.prefix", prefix)?,
+        declare: values.flag("broker.declare")?,
+        uri: uri.unwrap_or_default(),
+    };
+    let pair = [
+        (
+            &broker.client_certificate_file,
+            "broker.client_certificate_file",
+        ),
+        (&broker.client_key_file, "broker.client_key_file"),
+    ];
+    for ((this, key), (other, missing)) in [(pair[0], pair[1]), (pair[1], pair[0])] {
+        if this.is_some() && other.is_none() && values.is_sound(missing) {
+            let what = format!("is given without `{missing}`");
+            values.wrong(key, Wrong::new(what, "Give both, or neither"));
+        }
+    }
+    if broker.uri.expose_secret().starts_with("amqp:") {
+        for (file, key) in [(&broker.ca_file, "broker.ca_file"), pair[0], pair[1]] {
+            if file.is_some() {
+                let remedy = "Write amqps:// in `broker.uri`, or leave this out";
+                let what = "is for TLS, and `broker.uri` is amqp://";
+                values.wrong(key, Wrong::new(what, remedy));
+            }
+        }
+    }
+    Some(broker)
+}
+
+fn prefix(text: &str) -> Result<String, Wrong> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let remedy = "Write letters, digits, `.`, `_` and `-`, such as \"hookbridge\"";
+    if text.is_empty() {
+        return Err(Wrong::new("is empty", remedy));
+    }
+    if let Some(stranger) = text.chars().find(|c| !allowed(*c)) {
+        return Err(Wrong::new(format!("holds {stranger:?}"), remedy));
+    }
+    if text == "amq" || text.starts_with("amq.") {
+        return Err(Wrong::new(
+            "makes names that begin with `amq.`, which RabbitMQ keeps for itself",
+            "Write another, such as \"hookbridge\"",
+        ));
+    }
+    if text.len() > LONGEST_PREFIX {
+        return Err(Wrong::new(
+            format!("has {} characters", text.len()),
+            format!("Write at most {LONGEST_PREFIX}: AMQP limits the names made from it"),
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+fn source(values: &mut Values<'_>, prefix: &str) -> Option<SourceSettings> {
+    let prefix_is_sound = values.is_sound("broker.prefix");
+    let exchange = values.text("source.exchange", |name| {
+        let name = checks::broker_name(name)?;
+        if prefix_is_sound && name.starts_with(&format!("{prefix}.")) {
+            return Err(Wrong::new(
+                format!("begins with `{prefix}.`, as the bridge's own exchanges do"),
+                "Name the exchange that the backend services publish to, or change `broker.prefix`",
+            ));
+        }
+        if name.starts_with("amq.") && !BUILT_IN_EXCHANGES.contains(&&*name) {
+            return Err(Wrong::new(
+                "begins with `amq.`, and no RabbitMQ has such an exchange",
+                "Write a name that does not, or that of a built-in exchange such as \"amq.topic\"",
+            ));
+        }
+        Ok(name)
+    });
+    let bindings = values.list("source.bindings", checks::at_most_255_bytes)?;
+    if bindings.is_empty() && values.is_sound("source.bindings") {
+        let what = "is empty, so that no event would ever arrive";
+        let remedy = "Write [\"#\"] for every event, or the routing keys wanted";
+        values.wrong("source.bindings", Wrong::new(what, remedy));
+    }
+    let max_event_bytes = values.number("source.max_event_bytes", 1024..=LARGEST_MESSAGE)?;
+    let prefetch = values.number("source.prefetch", 1..=i64::from(u16::MAX))?;
+    Some(SourceSettings {
+        exchange: exchange?,
+        bindings,
+        unknown_events: values.text("source.unknown_events", |word| match word {
+            "ignore" => Ok(UnknownEvents::Ignore),
+            "reject" => Ok(UnknownEvents::Reject),
+            _ => Err(one_of(word, &["ignore", "reject"])),
+        })?,
+        max_event_bytes: usize::try_from(max_event_bytes).ok()?,
+        prefetch: u16::try_from(prefetch).ok()?,
+    })
+}
+
+fn delivery(values: &mut Values<'_>) -> Option<DeliverySettings> {
+    let max_in_flight = values.number("delivery.max_in_flight_per_subscriber", 1..=1000)?;
+    let delivery = DeliverySettings {
+        retry_delay: values.text("delivery.retry_delay", retry_delay)?,
+        timeout: values.text("delivery.timeout", checks::duration)?,
+        max_in_flight_per_subscriber: usize::try_from(max_in_flight).ok()?,
+        shutdown_timeout: values.text("delivery.shutdown_timeout", checks::duration)?,
+    };
+    let (timeout, shutdown) = ("delivery.timeout", "delivery.shutdown_timeout");
+    let both_sound = values.is_sound(timeout) && values.is_sound(shutdown);
+    if both_sound && delivery.timeout >= delivery.shutdown_timeout {
+        let (given, other) = if values.is_given(timeout) {
+            (timeout, "is not below `delivery.shutdown_timeout`")
+        } else {
+            (shutdown, "is not above `delivery.timeout`")
+        };
+        let times = format!(
+            " ({} and {})",
+            humantime::format_duration(delivery.timeout),
+            humantime::format_duration(delivery.shutdown_timeout)
+        );
+        let remedy = "Keep the timeout below it: a stop must be able to wait for the last attempt";
+        values.wrong(given, Wrong::new(other.to_owned() + &times, remedy));
+    }
+    Some(delivery)
+}
+
+fn retry_delay(text: &str) -> Result<Duration, Wrong> {
+    let delay = checks::duration(text)?;
+    if delay.subsec_nanos() % 1_000_000 != 0 {
+        return Err(Wrong::new(
+            "is not a whole number of milliseconds",
+            "Write whole milliseconds, such as \"30s\" or \"500ms\"",
+        ));
+    }
+    if delay > LONGEST_RETRY_DELAY {
+        return Err(Wrong::new(
+            format!("is {}", humantime::format_duration(delay)),
+            "Write at most \"24d\": a queue's TTL has 32 bits",
+        ));
+    }
+    Ok(delay)
+}
+
+fn targets(values: &mut Values<'_>) -> Option<TargetsSettings> {
+    let allow_networks = values.list("targets.allow_networks", network)?;
+    let ca_file = values.file("targets.ca_file")?;
+    let proxy = values.secret("targets.proxy", "targets.proxy_file", |url| {
+        checks::http_url(url).map(drop)
+    })?;
+    Some(TargetsSettings {
+        allow_networks,
+        ca_file,
+        proxy,
+    })
+}
+
+fn network(text: &str) -> Result<IpNet, Wrong> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(address.into());
+    }
+    let Ok(network) = text.parse::<IpNet>() else {
+        let remedy = "Write one such as \"10.1.0.0/16\" or \"fd00::/8\"";
+        return Err(Wrong::new(
+            format!("holds \"{text}\", which is not a network"),
+            remedy,
+        ));
+    };
+    if network != network.trunc() {
+        return Err(Wrong::new(
+            format!("holds \"{text}\", an address with a network's length"),
+            format!(
+                "Write \"{}\" for the network, or \"{}\" for the address alone",
+                network.trunc(),
+                network.addr()
+            ),
+        ));
+    }
+    Ok(network)
+}
+
+fn subscribers(values: &mut Values<'_>) -> Option<SubscribersSettings> {
+    let directory = values.path("subscribers.directory")?;
+    if directory.is_none() && values.is_sound("subscribers.directory") {
+        let remedy = "Write the directory that the subscribers' files are in";
+        values.wrong("subscribers.directory", Wrong::new("is empty", remedy));
+    }
+    Some(SubscribersSettings {
+        directory: directory.unwrap_or_default(),
+    })
+}
+
+/// `[store]`: its keys are read, and nothing is kept of them, since this version has no store.
+fn store(values: &mut Values<'_>) -> Option<()> {
+    for key in ["store.url", "store.url_file"] {
+        values.must_be_empty(
+            key,
+            "names a store, and this version has none yet",
+            "Leave it empty: dead letters stay in the `dead` queue",
+        );
+    }
+    values.text("store.secret_key_file", |_| Ok(()))?;
+    values.text("store.dead_letter_retention", |text| match text {
+        "forever" => Ok(()),
+        _ => checks::duration(text).map(drop).map_err(|wrong| Wrong {
+            remedy: "Write a duration such as \"30d\", or \"forever\"".to_owned(),
+            ..wrong
+        }),
+    })
+}
+
+fn admin(values: &mut Values<'_>) -> Option<AdminSettings> {
+    for key in ["admin.certificate_file", "admin.key_file", "admin.token"] {
+        values.must_be_empty(
+            key,
+            "guards the admin API, which this version does not have",
+            "Leave it out",
+        );
+    }
+    let listen = values.text("admin.listen", |text| {
+        text.parse().map_err(|_| {
+            let remedy = "Write an IP address and a port, such as \"127.0.0.1:8080\"";
+            Wrong::new(format!("is \"{text}\", which is not an address"), remedy)
+        })
+    })?;
+    Some(AdminSettings { listen })
+}
+
+fn log(values: &mut Values<'_>) -> Option<LogSettings> {
+    Some(LogSettings {
+        format: values.text("log.format", |word| match word {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err(one_of(word, &["text", "json"])),
+        })?,
+        level: values.text("log.level", log_level)?,
+    })
+}
+
+/// A level, or a filter of `target=level` pairs. The filter's own parser takes any lone word for a
+/// target and would log nothing for a mistyped level, so a lone word must be a level here.
+fn log_level(text: &str) -> Result<String, Wrong> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    if text.trim().is_empty() {
+        return Err(Wrong::new("is empty", "Write a level, such as \"info\""));
+    }
+    for directive in text.split(',').map(str::trim) {
+        let lone_word = !directive.contains(['=', '[']);
+        if lone_word && !LEVELS.contains(&directive.to_lowercase().as_str()) {
+            return Err(one_of(directive, &LEVELS));
+        }
+    }
+    if tracing_subscriber::EnvFilter::builder()
+        .parse(text)
+        .is_err()
+    {
+        return Err(Wrong::new(
+            "is not a filter",
+            "Write a level, or pairs such as \"info,hookbridge=debug\"",
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// `word` is none of the words allowed.
+fn one_of(word: &str, allowed: &[&str]) -> Wrong {
+    let remedy = match nearest(word, allowed.iter().copied()) {
+        Some(near) => format!("Write \"{near}\""),
+        None => format!("Write one of \"{}\"", allowed.join("\", \"")),
+    };
+    Wrong::new(format!("holds \"{word}\""), remedy)
+}

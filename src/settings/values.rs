@@ -1,0 +1,283 @@
+//! The merged values of all keys: reads each as what it must be, and notes every mistake with the
+//! place that it was made in. A mistaken value is replaced by its default, so that reading goes on
+//! and one pass finds everything.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+};
+
+use config::{Config, Value, ValueKind};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    checks, environment,
+    keys::{self, Default},
+    mistakes::{Mistake, Place, Wrong},
+};
+
+/// The merged values, the places they come from, and what is wrong with them.
+pub(super) struct Values<'p> {
+    config: Config,
+    /// Keys that the file or the environment give; list elements of the file as `key[index]`.
+    places: BTreeMap<String, Place>,
+    file: &'p Path,
+    mistaken: BTreeSet<&'static str>,
+    mistakes: Vec<Mistake>,
+}
+
+impl<'p> Values<'p> {
+    /// Values of `config`, given at `places`; whatever else stands in `file`'s directory.
+    pub(super) fn new(config: Config, places: BTreeMap<String, Place>, file: &'p Path) -> Self {
+        Self {
+            config,
+            places,
+            file,
+            mistaken: BTreeSet::new(),
+            mistakes: Vec::new(),
+        }
+    }
+
+    /// Everything that was found wrong.
+    pub(super) fn into_mistakes(self) -> Vec<Mistake> {
+        self.mistakes
+    }
+
+    /// A text with the meaning that `meaning` finds in it.
+    pub(super) fn text<T>(
+        &mut self,
+        key: &'static str,
+        meaning: impl Fn(&str) -> Result<T, Wrong>,
+    ) -> Option<T> {
+        let read = self.raw_text(key).and_then(|text| meaning(&text));
+        self.or_default(key, read, |default| match default {
+            Default::Text(text) => meaning(text).ok(),
+            _ => None,
+        })
+    }
+
+    /// A whole number within `range`.
+    pub(super) fn number(&mut self, key: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
+        let given = match self.given(key) {
+            ValueKind::I64(number) => Ok(number),
+            ValueKind::String(text) if self.is_variable(key) => {
+                text.trim().parse().map_err(|_| "is not a whole number")
+            }
+            _ => Err("is not a whole number"),
+        };
+        let remedy = format!("Write one from {} to {}", range.start(), range.end());
+        let read = match given {
+            Ok(number) if range.contains(&number) => Ok(number),
+            Ok(number) => Err(Wrong::new(format!("is {number}"), remedy)),
+            Err(what) => Err(Wrong::new(what, remedy)),
+        };
+        self.or_default(key, read, |default| match default {
+            Default::Number(number) => Some(number),
+            _ => None,
+        })
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
+        let read = match self.given(key) {
+            ValueKind::Boolean(flag) => Ok(flag),
+            ValueKind::String(text) if self.is_variable(key) && text.trim() == "true" => Ok(true),
+            ValueKind::String(text) if self.is_variable(key) && text.trim() == "false" => Ok(false),
+            _ => Err(Wrong::new(
+                "is neither true nor false",
+                "Write true or false",
+            )),
+        };
+        self.or_default(key, read, |default| match default {
+            Default::Flag(flag) => Some(flag),
+            _ => None,
+        })
+    }
+
+    /// A list of texts, each with the meaning that `meaning` finds in it; in the file, each mistake
+    /// is placed at its element.
+    pub(super) fn list<T>(
+        &mut self,
+        key: &'static str,
+        meaning: impl Fn(&str) -> Result<T, Wrong>,
+    ) -> Option<Vec<T>> {
+        let texts = match self.given(key) {
+            ValueKind::Array(values) => values.into_iter().map(as_text).collect(),
+            ValueKind::String(text) if self.is_variable(key) => environment::list(&text),
+            _ => None,
+        };
+        let Some(texts) = texts else {
+            let remedy = "Write texts in brackets, such as [\"one\", \"two\"]";
+            let read = Err(Wrong::new("is not a list of texts", remedy));
+            return self.or_default(key, read, |_| Some(Vec::new()));
+        };
+        let mut list = Vec::with_capacity(texts.len());
+        for (index, text) in texts.iter().enumerate() {
+            match meaning(text) {
+                Ok(value) => list.push(value),
+                Err(wrong) => {
+                    let element = self.places.get(&format!("{key}[{index}]"));
+                    let place = element.filter(|_| !self.is_variable(key)).cloned();
+                    let place = place.unwrap_or_else(|| self.place(key));
+                    self.note(key, wrong.at(key, place));
+                }
+            }
+        }
+        Some(list)
+    }
+
+    /// A path, `None` when it is empty. A relative one starts from the settings file's directory.
+    pub(super) fn path(&mut self, key: &'static str) -> Option<Option<PathBuf>> {
+        let directory = self.directory();
+        self.text(key, |text| {
+            Ok((!text.is_empty()).then(|| directory.join(text)))
+        })
+    }
+
+    /// The path of a file that must be there, `None` when it is empty.
+    pub(super) fn file(&mut self, key: &'static str) -> Option<Option<PathBuf>> {
+        let directory = self.directory();
+        self.text(key, |text| {
+            if text.is_empty() {
+                return Ok(None);
+            }
+            let path = directory.join(text);
+            checks::readable_file(&path)?;
+            Ok(Some(path))
+        })
+    }
+
+    /// A secret, given in `key` or in the file that `file_key` names; `None` when both are empty.
+    /// The environment's form goes before the file's, so that a container can bring `…_FILE`
+    /// whatever the settings file says; two forms at one level are a mistake.
+    pub(super) fn secret(
+        &mut self,
+        key: &'static str,
+        file_key: &'static str,
+        check: impl Fn(&str) -> Result<(), Wrong>,
+    ) -> Option<Option<SecretString>> {
+        let path = self.path(file_key)?;
+        let given = self.is_given(key) && self.raw_text(key).is_ok_and(|text| !text.is_empty());
+        let levels = (self.is_variable(key), self.is_variable(file_key));
+        match path {
+            Some(path) if !given || levels == (false, true) => {
+                return Some(self.secret_in(file_key, &path, check));
+            }
+            Some(_) if levels != (true, false) => {
+                let what = format!("is given beside `{key}`");
+                self.wrong(file_key, Wrong::new(what, "Keep one of the two"));
+            }
+            _ => {}
+        }
+        self.text(key, |text| {
+            if text.is_empty() {
+                return Ok(None);
+            }
+            check(text)?;
+            Ok(Some(SecretString::from(text)))
+        })
+    }
+
+    fn secret_in(
+        &mut self,
+        file_key: &'static str,
+        path: &Path,
+        check: impl Fn(&str) -> Result<(), Wrong>,
+    ) -> Option<SecretString> {
+        let read = checks::secret_in(path).and_then(|secret| {
+            check(secret.expose_secret()).map_err(|wrong| Wrong {
+                what: format!("names {}, whose content {}", path.display(), wrong.what),
+                ..wrong
+            })?;
+            Ok(secret)
+        });
+        read.map_err(|wrong| self.wrong(file_key, wrong)).ok()
+    }
+
+    /// Notes a mistake in `key` unless its value is empty or an empty list: it is for a part that
+    /// this version does not have. The value itself is never repeated.
+    pub(super) fn must_be_empty(&mut self, key: &'static str, what: &str, remedy: &str) {
+        let empty = match self.given(key) {
+            ValueKind::String(text) => {
+                text.trim().is_empty() || (self.is_variable(key) && text.trim() == "[]")
+            }
+            ValueKind::Array(values) => values.is_empty(),
+            _ => false,
+        };
+        if !empty {
+            self.wrong(key, Wrong::new(what, remedy));
+        }
+    }
+
+    /// Notes a mistake in `key`.
+    pub(super) fn wrong(&mut self, key: &'static str, wrong: Wrong) {
+        let mistake = wrong.at(key, self.place(key));
+        self.note(key, mistake);
+    }
+
+    /// Whether nothing was found wrong with `key` yet: comparing a mistaken value with another
+    /// would only add noise.
+    pub(super) fn is_sound(&self, key: &str) -> bool {
+        !self.mistaken.contains(key)
+    }
+
+    /// Whether the file or the environment give `key`.
+    pub(super) fn is_given(&self, key: &str) -> bool {
+        self.places.contains_key(key)
+    }
+
+    fn note(&mut self, key: &'static str, mistake: Mistake) {
+        self.mistaken.insert(key);
+        self.mistakes.push(mistake);
+    }
+
+    fn or_default<T>(
+        &mut self,
+        key: &'static str,
+        read: Result<T, Wrong>,
+        meaning: impl Fn(Default) -> Option<T>,
+    ) -> Option<T> {
+        match read {
+            Ok(value) => Some(value),
+            Err(wrong) => {
+                self.wrong(key, wrong);
+                keys::default(key).and_then(meaning)
+            }
+        }
+    }
+
+    fn raw_text(&self, key: &str) -> Result<String, Wrong> {
+        match self.given(key) {
+            ValueKind::String(text) => Ok(text),
+            _ => Err(Wrong::new("is not a text", "Write it in quotes")),
+        }
+    }
+
+    fn given(&self, key: &str) -> ValueKind {
+        let value = self.config.get::<Value>(key);
+        value.map_or(ValueKind::Nil, |value| value.kind)
+    }
+
+    fn is_variable(&self, key: &str) -> bool {
+        matches!(self.places.get(key), Some(Place::Variable(_)))
+    }
+
+    fn place(&self, key: &str) -> Place {
+        self.places.get(key).cloned().unwrap_or(Place::File {
+            path: self.file.to_owned(),
+            line: None,
+        })
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.file.parent().unwrap_or(Path::new("")).to_owned()
+    }
+}
+
+fn as_text(value: Value) -> Option<String> {
+    match value.kind {
+        ValueKind::String(text) => Some(text),
+        _ => None,
+    }
+}
