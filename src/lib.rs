@@ -4,6 +4,7 @@
 //! `ARCHITECTURE.md` is the map; the line that one event walks is
 //! [`intake`] → [`broker`] → [`deliver`], built and stopped by [`bridge`].
 
+pub mod cli;
 pub mod delivery;
 pub mod event;
 pub mod settings;

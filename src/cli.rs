@@ -1,0 +1,3 @@
+//! The commands of the `hookbridge` program, one file for each.
+
+pub mod demo;
