@@ -26,7 +26,7 @@ pub(super) struct Files {
     pub(super) ports: Ports,
 }
 
-/// The loopback ports of one node.
+/// The loopback ports of one node, free when they were chosen.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ports {
     pub(super) amqp: u16,
@@ -46,13 +46,11 @@ impl Files {
             name: format!("hb{id}@localhost"),
             ports: Ports::free().map_err(|error| NodeError::io("looking for free ports", error))?,
         };
-        files
-            .write(options)
-            .map_err(|error| {
-                // Nobody else removes it before there is a supervisor.
-                let _ = fs::remove_dir_all(&files.folder);
-                NodeError::io(format!("writing {}", files.folder.display()), error)
-            })?;
+        files.write(options).map_err(|error| {
+            // Nobody else removes it before there is a supervisor.
+            let _ = fs::remove_dir_all(&files.folder);
+            NodeError::io(format!("writing {}", files.folder.display()), error)
+        })?;
         Ok(files)
     }
 
@@ -62,7 +60,10 @@ impl Files {
         let at = |name: &str| self.folder.join(name).display().to_string();
         let loopback = "-kernel inet_dist_use_interface {127,0,0,1}";
         vec![
-            ("PATH", env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned())),
+            (
+                "PATH",
+                env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned()),
+            ),
             ("LANG", "C.UTF-8".to_owned()),
             ("HOME", self.folder.display().to_string()),
             ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
@@ -84,9 +85,12 @@ impl Files {
             ("RABBITMQ_MAX_NUMBER_OF_ATOMS", "1048576".to_owned()),
             (
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-                format!("-noinput +S 2:2 +SDio 4 +sbwt none {loopback}"),
+                format!("-noinput +S 2:2 +sbwt none {loopback}"),
             ),
-            ("RABBITMQ_CTL_ERL_ARGS", format!("+S 1:1 +sbwt none {loopback}")),
+            (
+                "RABBITMQ_CTL_ERL_ARGS",
+                format!("+S 1:1 +sbwt none {loopback}"),
+            ),
             // Zero is any free port, so that commands for many nodes do not wait for one of ten.
             ("RABBITMQ_CTL_DIST_PORT_MIN", "0".to_owned()),
             ("RABBITMQ_CTL_DIST_PORT_MAX", "0".to_owned()),
@@ -161,29 +165,34 @@ impl Files {
 }
 
 impl Ports {
-    /// Five ports that are free now. They lie below the range from which the system takes the
-    /// ports of outgoing connections: one of those could sit on a port while its node restarts,
-    /// and a client that redials a dead node there can even connect to itself.
     fn free() -> io::Result<Self> {
         // Held until all five are found, so that none is found twice.
-        let mut held = Vec::new();
-        let mut next = || {
-            for _ in 0..200 {
-                let port = 15_000 + u16::try_from(Uuid::new_v4().as_u128() % 15_000).unwrap_or(0);
-                if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-                    held.push(listener);
-                    return Ok(port);
-                }
-            }
-            Err(io::Error::from(io::ErrorKind::AddrInUse))
-        };
+        let held = (0..5)
+            .map(|_| free_listener())
+            .collect::<io::Result<Vec<_>>>()?;
+        let port = |index: usize| -> io::Result<u16> { Ok(held[index].local_addr()?.port()) };
         Ok(Self {
-            amqp: next()?,
-            distribution: next()?,
-            epmd: next()?,
-            management: next()?,
-            prometheus: next()?,
+            amqp: port(0)?,
+            distribution: port(1)?,
+            epmd: port(2)?,
+            management: port(3)?,
+            prometheus: port(4)?,
         })
+    }
+}
+
+/// A listener on a loopback port that nothing else listens on, for what must be able to close and
+/// open it again. It lies below the range from which the system takes the ports of outgoing
+/// connections: one of those could sit on the port meanwhile, and a client that redials a closed
+/// one there can even connect to itself.
+pub fn free_listener() -> io::Result<TcpListener> {
+    let mut tries = 200;
+    loop {
+        let offset = u16::try_from(Uuid::new_v4().as_u128() % 15_000).unwrap_or_default();
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, 15_000 + offset)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => tries -= 1,
+            result => return result,
+        }
     }
 }
 
@@ -194,13 +203,14 @@ fn with_guest(definitions: &str) -> io::Result<String> {
     if all["users"].as_array().is_none_or(Vec::is_empty) {
         all["users"] = json!([{"name": "guest", "password": "guest", "tags": "administrator"}]);
         let hosts = all["vhosts"].as_array().cloned().unwrap_or_default();
-        let mut names: Vec<_> = hosts.iter().filter_map(|host| host["name"].as_str()).collect();
+        let mut names: Vec<_> = hosts
+            .iter()
+            .filter_map(|host| host["name"].as_str())
+            .collect();
         if !names.contains(&"/") {
             names.push("/");
         }
-        let permission = |name: &&str| {
-            json!({"user": "guest", "vhost": name, "configure": ".*", "write": ".*", "read": ".*"})
-        };
+        let permission = |name: &&str| json!({"user": "guest", "vhost": name, "configure": ".*", "write": ".*", "read": ".*"});
         all["permissions"] = names.iter().map(permission).collect();
         all["vhosts"] = names.iter().map(|name| json!({"name": name})).collect();
     }

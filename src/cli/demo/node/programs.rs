@@ -40,7 +40,11 @@ impl Programs {
         let on_path: Vec<PathBuf> = env::split_paths(&path).collect();
         let search = |folders: &[&str], accept: &dyn Fn(&Path) -> Option<PathBuf>| {
             let known = folders.iter().map(PathBuf::from);
-            on_path.iter().cloned().chain(known).find_map(|f| accept(&f))
+            on_path
+                .iter()
+                .cloned()
+                .chain(known)
+                .find_map(|f| accept(&f))
         };
         Ok(Self {
             scripts: search(&SERVER_FOLDERS, &scripts_folder)

@@ -44,7 +44,8 @@ impl Supervisor {
     ) -> Result<Self, NodeError> {
         // A socket rather than a pipe: it is both directions, and the standard library can give
         // its reads a deadline. It closes on exec, so no other child of ours keeps it open.
-        let pair = UnixStream::pair().and_then(|(ours, theirs)| Ok((ours, theirs.try_clone()?, theirs)));
+        let pair =
+            UnixStream::pair().and_then(|(ours, theirs)| Ok((ours, theirs.try_clone()?, theirs)));
         let (line, input, output) =
             pair.map_err(|error| NodeError::io("opening a line to the node's supervisor", error))?;
         let shell = Command::new("sh")
