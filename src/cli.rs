@@ -5,6 +5,7 @@ use std::{io, path::PathBuf, process::ExitCode};
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub mod check;
+pub mod demo;
 pub mod events;
 pub mod healthcheck;
 pub mod publish;

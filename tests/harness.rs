@@ -1,0 +1,257 @@
+//! The support that all other tests stand on does what it says.
+
+use std::time::{Duration, Instant};
+
+use lapin::{BasicProperties, ExchangeKind, options::QueueDeclareOptions, types::FieldTable};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+
+use crate::support::{
+    broker::{Vhost, node, unique},
+    client::{Client, Published},
+    eventually::{SOON, eventually},
+    http::{Answer, Receiver},
+    management,
+    proxy::Proxy,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_virtual_host_routes_returns_counts_and_is_gone_afterwards() {
+    let vhost = Vhost::new("harness");
+    let name = vhost.name.clone();
+    let client = vhost.connect().await;
+    client.declare_quorum("work").await;
+    client.declare_exchange("orders", ExchangeKind::Topic).await;
+    client.bind("work", "orders", "case.#").await;
+
+    let mut headers = FieldTable::default();
+    headers.insert(
+        "traceparent".into(),
+        lapin::types::AMQPValue::LongString("00-1".into()),
+    );
+    let properties = BasicProperties::default().with_headers(headers);
+    assert_eq!(
+        client
+            .publish_with("orders", "case.1", b"one", properties)
+            .await,
+        Published::Routed
+    );
+    assert_eq!(
+        client.publish("orders", "claim.1", b"stray").await,
+        Published::Returned
+    );
+    assert_eq!(client.publish("", "work", b"two").await, Published::Routed);
+    client.wait_for_depth("work", 2, SOON).await;
+
+    let messages = client.receive("work", 2, SOON).await;
+    assert_eq!(messages[0].text(), "one");
+    assert_eq!(messages[0].exchange, "orders");
+    assert_eq!(messages[0].routing_key, "case.1");
+    assert!(!messages[0].redelivered);
+    assert_eq!(messages[0].header("traceparent").as_deref(), Some("00-1"));
+    assert_eq!(messages[1].text(), "two");
+    assert!(client.drain("work").await.is_empty());
+    assert_eq!(client.depth("missing").await, None);
+
+    let path = format!("queues/{name}/work");
+    let queue = management::call("GET", &path, &Value::Null).json();
+    assert_eq!(queue["type"], "quorum");
+    vhost.delete_queue("work");
+    assert_eq!(client.depth("work").await, None);
+    drop(vhost);
+    let answer = management::call("GET", &format!("vhosts/{name}"), &Value::Null);
+    assert_eq!(answer.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_may_do_only_what_it_was_given() {
+    let vhost = Vhost::new("harness");
+    vhost.connect().await.declare_quorum("work").await;
+    let reader = unique("reader");
+    vhost.add_user(&reader, ["", "", ".*"]);
+    let client = Client::connect(&vhost.uri_as(&reader)).await;
+    assert!(client.get("work").await.is_none());
+    let channel = client.connection.create_channel().await.unwrap();
+    let refused = channel
+        .queue_declare(
+            "other".into(),
+            QueueDeclareOptions::default(),
+            FieldTable::default(),
+        )
+        .await;
+    assert!(refused.unwrap_err().to_string().contains("ACCESS_REFUSED"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_broker_closes_the_connections_of_one_virtual_host_only() {
+    let (one, other) = (Vhost::new("harness"), Vhost::new("harness"));
+    let (closed, open) = (one.connect().await, other.connect().await);
+    one.close_connections();
+    let gone = async || (!closed.connection.status().connected()).then_some(());
+    eventually("the connection is closed", SOON, gone).await;
+    open.declare_quorum("still-here").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_notes_what_comes_and_answers_in_turn() {
+    let receiver = Receiver::start().await;
+    receiver.answer_in_turn(
+        "/turn",
+        vec![Answer::Status(503), Answer::Body(200, b"fine".into())],
+    );
+    receiver.answer("/moved", Answer::Redirect(receiver.url("/turn")));
+    let slow = Answer::After(Duration::from_millis(300), Box::new(Answer::Status(204)));
+    receiver.answer("/slow", slow);
+    receiver.answer_with("/echo", |arrival, before| {
+        Answer::Status(if arrival.text() == "good" {
+            200
+        } else {
+            400 + u16::try_from(before).unwrap()
+        })
+    });
+    let http = client();
+    let post = async |path: &str, body: &'static str| {
+        let request = http
+            .post(receiver.url(path))
+            .header("x-team", "repairs")
+            .body(body);
+        request.send().await.unwrap()
+    };
+    assert_eq!(post("/turn?a=b", "one").await.status(), 503);
+    assert_eq!(post("/turn", "two").await.text().await.unwrap(), "fine");
+    assert_eq!(post("/turn", "three").await.status(), 200);
+    assert_eq!(post("/moved", "").await.status(), 302);
+    assert_eq!(post("/echo", "good").await.status(), 200);
+    assert_eq!(post("/echo", "bad").await.status(), 401);
+    assert_eq!(post("/anything", "").await.status(), 200);
+    let before = Instant::now();
+    assert_eq!(post("/slow", "").await.status(), 204);
+    assert!(before.elapsed() >= Duration::from_millis(300));
+
+    let arrivals = receiver.wait_for(8, SOON).await;
+    assert_eq!(arrivals[0].method, "POST");
+    assert_eq!(arrivals[0].query.as_deref(), Some("a=b"));
+    assert_eq!(arrivals[0].header("x-team"), Some("repairs"));
+    assert_eq!(arrivals[0].text(), "one");
+    assert!(arrivals[0].at < arrivals[1].at);
+    assert_eq!(receiver.arrivals_at("/turn").len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_misbehaves_in_every_way() {
+    let receiver = Receiver::start().await;
+    receiver.answer("/hang", Answer::Hang);
+    receiver.answer("/drip", Answer::HangInBody(200));
+    receiver.answer("/cut", Answer::CutOff(200));
+    receiver.answer("/gone", Answer::Disconnect);
+    let http = client();
+    let get = |path| {
+        http.get(receiver.url(path))
+            .timeout(Duration::from_millis(500))
+            .send()
+    };
+
+    assert!(get("/hang").await.unwrap_err().is_timeout());
+    let drip = get("/drip").await.unwrap();
+    assert_eq!(drip.status(), 200);
+    assert!(drip.text().await.unwrap_err().is_timeout());
+    let cut = get("/cut").await.unwrap();
+    assert_eq!(cut.status(), 200);
+    let error = cut.text().await.unwrap_err();
+    assert!(!error.is_timeout(), "{error:?}");
+    let error = get("/gone").await.unwrap_err();
+    assert!(!error.is_timeout(), "{error:?}");
+    receiver.wait_for(4, SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxied_line_can_be_cut_frozen_and_taken_down() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Proxy::start(listener.local_addr().unwrap().port());
+    let pair = async || {
+        let near = TcpStream::connect(("127.0.0.1", proxy.port()))
+            .await
+            .unwrap();
+        (near, listener.accept().await.unwrap().0)
+    };
+    let mut byte = [0];
+
+    let (mut near, mut far) = pair().await;
+    near.write_all(b"a").await.unwrap();
+    far.read_exact(&mut byte).await.unwrap();
+    assert_eq!(byte, *b"a");
+
+    proxy.freeze();
+    near.write_all(b"b").await.unwrap();
+    let silence = timeout(Duration::from_millis(200), far.read_exact(&mut byte)).await;
+    assert!(silence.is_err(), "nothing passes a frozen line");
+    proxy.forward().await;
+    timeout(SOON, far.read_exact(&mut byte))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(byte, *b"b");
+    // `forward` dialled once itself, to see that it can.
+    listener.accept().await.unwrap();
+
+    proxy.cut();
+    assert!(matches!(
+        timeout(SOON, near.read(&mut byte)).await.unwrap(),
+        Ok(0) | Err(_)
+    ));
+    assert!(matches!(
+        timeout(SOON, far.read(&mut byte)).await.unwrap(),
+        Ok(0) | Err(_)
+    ));
+
+    let (mut near, _far) = pair().await;
+    proxy.refuse().await;
+    assert!(matches!(
+        timeout(SOON, near.read(&mut byte)).await.unwrap(),
+        Ok(0) | Err(_)
+    ));
+    assert!(
+        TcpStream::connect(("127.0.0.1", proxy.port()))
+            .await
+            .is_err()
+    );
+    proxy.forward().await;
+    listener.accept().await.unwrap();
+    let (mut near, mut far) = pair().await;
+    far.write_all(b"c").await.unwrap();
+    near.read_exact(&mut byte).await.unwrap();
+    assert_eq!(byte, *b"c");
+    assert!(proxy.accepted() >= 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn amqp_passes_a_proxy() {
+    let vhost = Vhost::new("harness");
+    let proxy = Proxy::start(node().amqp_port());
+    let client = Client::connect(&vhost.with_port(proxy.port())).await;
+    client.declare_quorum("work").await;
+    assert_eq!(client.publish("", "work", b"x").await, Published::Routed);
+    proxy.cut();
+    let gone = async || (!client.connection.status().connected()).then_some(());
+    eventually("the connection is lost", SOON, gone).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "not within 50ms: a pig that flies")]
+async fn waiting_ends_even_when_the_question_hangs() {
+    let never = async || std::future::pending::<Option<()>>().await;
+    eventually("a pig that flies", Duration::from_millis(50), never).await;
+}
+
+fn client() -> reqwest::Client {
+    let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+    builder
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .build()
+        .unwrap()
+}

@@ -1,0 +1,15 @@
+//! Every integration test, in one binary: one private RabbitMQ serves them all, and each works in
+//! a virtual host of its own, so they run side by side.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "the lints know the test functions, not the helpers that they share"
+)]
+
+mod support;
+
+mod harness;
+mod private_node;

@@ -1,0 +1,227 @@
+//! An AMQP client that speaks in whole sentences, for what a test does itself.
+
+use std::time::{Duration, Instant};
+
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind,
+    message::Delivery,
+    options::{
+        BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
+        ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    },
+    types::{AMQPValue, FieldTable},
+};
+use tokio::{sync::Mutex, time::timeout};
+
+use super::eventually::{SOON, eventually};
+
+/// An AMQP connection for what a test does itself. It belongs to the runtime that it was opened
+/// on.
+pub struct Client {
+    pub connection: Connection,
+    channel: Channel,
+    // One publish at a time: the returns and confirms of concurrent ones get mixed up.
+    publisher: Mutex<Channel>,
+}
+
+/// What became of a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    Routed,
+    Returned,
+    Nacked,
+}
+
+/// A message taken from a queue.
+#[derive(Debug, Clone)]
+pub struct Message {
+    pub exchange: String,
+    pub routing_key: String,
+    pub redelivered: bool,
+    pub properties: BasicProperties,
+    pub body: Vec<u8>,
+}
+
+impl Message {
+    fn new(delivery: Delivery) -> Self {
+        Self {
+            exchange: delivery.exchange.to_string(),
+            routing_key: delivery.routing_key.to_string(),
+            redelivered: delivery.redelivered,
+            properties: delivery.properties,
+            body: delivery.data,
+        }
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> &str {
+        str::from_utf8(&self.body).expect("a text body")
+    }
+
+    /// A header as text, whichever of AMQP's strings or integers it is.
+    pub fn header(&self, name: &str) -> Option<String> {
+        let headers = self.properties.headers().as_ref()?;
+        match headers.inner().get(name)? {
+            AMQPValue::LongString(text) => Some(text.to_string()),
+            AMQPValue::ShortString(text) => Some(text.to_string()),
+            AMQPValue::LongLongInt(number) => Some(number.to_string()),
+            AMQPValue::LongInt(number) => Some(number.to_string()),
+            other => panic!("header {name} is {other:?}"),
+        }
+    }
+}
+
+impl Client {
+    pub async fn connect(uri: &str) -> Self {
+        let connect = Connection::connect(uri, ConnectionProperties::default());
+        let connection = timeout(SOON, connect).await.expect("in time").expect(uri);
+        let publisher = connection.create_channel().await.unwrap();
+        publisher
+            .confirm_select(ConfirmSelectOptions::default())
+            .await
+            .unwrap();
+        Self {
+            channel: connection.create_channel().await.unwrap(),
+            connection,
+            publisher: Mutex::new(publisher),
+        }
+    }
+
+    /// Declares a durable quorum queue.
+    pub async fn declare_quorum(&self, queue: &str) {
+        let arguments = [("x-queue-type", AMQPValue::LongString("quorum".into()))];
+        self.declare(queue, arguments).await;
+    }
+
+    /// Declares a durable queue with these arguments.
+    pub async fn declare<const N: usize>(&self, queue: &str, arguments: [(&str, AMQPValue); N]) {
+        let mut table = FieldTable::default();
+        for (name, value) in arguments {
+            table.insert(name.into(), value);
+        }
+        self.channel
+            .queue_declare(queue.into(), QueueDeclareOptions::durable(), table)
+            .await
+            .unwrap();
+    }
+
+    /// Declares a durable exchange.
+    pub async fn declare_exchange(&self, exchange: &str, kind: ExchangeKind) {
+        let options = ExchangeDeclareOptions {
+            durable: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        self.channel
+            .exchange_declare(exchange.into(), kind, options, FieldTable::default())
+            .await
+            .unwrap();
+    }
+
+    pub async fn bind(&self, queue: &str, exchange: &str, key: &str) {
+        let options = QueueBindOptions::default();
+        self.channel
+            .queue_bind(
+                queue.into(),
+                exchange.into(),
+                key.into(),
+                options,
+                FieldTable::default(),
+            )
+            .await
+            .unwrap();
+    }
+
+    /// Publishes a persistent message, mandatory, and waits for its confirm.
+    pub async fn publish(&self, exchange: &str, key: &str, body: &[u8]) -> Published {
+        self.publish_with(exchange, key, body, BasicProperties::default())
+            .await
+    }
+
+    /// Publishes with properties of the test's own; the message is made persistent.
+    pub async fn publish_with(
+        &self,
+        exchange: &str,
+        key: &str,
+        body: &[u8],
+        properties: BasicProperties,
+    ) -> Published {
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..BasicPublishOptions::default()
+        };
+        let properties = properties.with_delivery_mode(2);
+        let channel = self.publisher.lock().await;
+        let sent = channel
+            .basic_publish(exchange.into(), key.into(), options, body, properties)
+            .await
+            .unwrap();
+        match timeout(SOON, sent)
+            .await
+            .expect("a confirm in time")
+            .unwrap()
+        {
+            Confirmation::Ack(None) => Published::Routed,
+            Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => Published::Returned,
+            Confirmation::Nack(None) => Published::Nacked,
+            Confirmation::NotRequested => panic!("the channel confirms"),
+        }
+    }
+
+    /// Takes and acknowledges the next message, if there is one now.
+    pub async fn get(&self, queue: &str) -> Option<Message> {
+        let options = BasicGetOptions::default();
+        let got = self
+            .channel
+            .basic_get(queue.into(), options)
+            .await
+            .unwrap()?;
+        got.delivery.ack(BasicAckOptions::default()).await.unwrap();
+        Some(Message::new(got.delivery))
+    }
+
+    /// Takes and acknowledges `count` messages, or panics after `deadline`.
+    pub async fn receive(&self, queue: &str, count: usize, deadline: Duration) -> Vec<Message> {
+        let started = Instant::now();
+        let mut messages = Vec::new();
+        while messages.len() < count {
+            let have = messages.len();
+            let what = format!("{count} messages in {queue}, of which {have} came");
+            let left = deadline.saturating_sub(started.elapsed());
+            messages.push(eventually(&what, left, async || self.get(queue).await).await);
+        }
+        messages
+    }
+
+    /// Takes and acknowledges everything that is in the queue now.
+    pub async fn drain(&self, queue: &str) -> Vec<Message> {
+        let mut messages = Vec::new();
+        while let Some(message) = self.get(queue).await {
+            messages.push(message);
+        }
+        messages
+    }
+
+    /// How many messages are ready in the queue, exactly and now; `None` if there is no such
+    /// queue. What a consumer holds unacknowledged is not counted.
+    pub async fn depth(&self, queue: &str) -> Option<u32> {
+        // A channel of its own, since a missing queue closes it.
+        let channel = self.connection.create_channel().await.unwrap();
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let declared = channel
+            .queue_declare(queue.into(), options, FieldTable::default())
+            .await;
+        let depth = declared.ok()?.message_count();
+        channel.close(200, "OK".into()).await.unwrap();
+        Some(depth)
+    }
+
+    /// Waits until the queue holds exactly `count` ready messages.
+    pub async fn wait_for_depth(&self, queue: &str, count: u32, deadline: Duration) {
+        let what = format!("{count} messages ready in {queue}");
+        let reached = async || (self.depth(queue).await == Some(count)).then_some(());
+        eventually(&what, deadline, reached).await;
+    }
+}

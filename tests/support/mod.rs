@@ -1,0 +1,9 @@
+//! What the tests stand on: the real broker, receivers that behave as badly as they are told to,
+//! a line that can be cut, and waiting without hoping.
+
+pub mod broker;
+pub mod client;
+pub mod eventually;
+pub mod http;
+pub mod management;
+pub mod proxy;
