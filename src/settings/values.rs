@@ -255,8 +255,11 @@ impl<'p> Values<'p> {
     }
 
     fn given(&self, key: &str) -> ValueKind {
-        let value = self.config.get::<Value>(key);
-        value.map_or(ValueKind::Nil, |value| value.kind)
+        match self.config.get::<Value>(key) {
+            Ok(value) => value.kind,
+            // The file has something else where the section should be, which has been noted.
+            Err(_) => keys::default(key).map_or(ValueKind::Nil, built_in),
+        }
     }
 
     fn is_variable(&self, key: &str) -> bool {
@@ -272,6 +275,17 @@ impl<'p> Values<'p> {
 
     fn directory(&self) -> PathBuf {
         self.file.parent().unwrap_or(Path::new("")).to_owned()
+    }
+}
+
+/// The default as a merged value has it.
+pub(super) fn built_in(default: Default) -> ValueKind {
+    match default {
+        Default::Text(text) => text.into(),
+        Default::Number(number) => number.into(),
+        Default::Flag(flag) => flag.into(),
+        Default::List(texts) => texts.to_vec().into(),
+        Default::Tables => ValueKind::Array(Vec::new()),
     }
 }
 
