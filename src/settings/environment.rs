@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::{
-    keys::KEYS,
-    mistakes::{Mistake, Place, nearest},
+    keys::{self, KEYS},
+    mistakes::{Mistake, Place},
 };
 
 /// What the names of all variables begin with that are settings.
@@ -30,8 +30,10 @@ pub(super) fn variables(environment: impl Iterator<Item = (String, String)>) -> 
             variables.known.insert(name, value);
             continue;
         }
-        let remedy = match nearest(&name, names.iter().map(String::as_str)) {
-            Some(near) => format!("Set {near}, or unset this one"),
+        let key = name[PREFIX.len()..].to_lowercase();
+        let (section, key) = key.split_once("__").unwrap_or(("", &key));
+        let remedy = match keys::meant(section, key) {
+            Some(meant) => format!("Set {} instead", variable(&meant)),
             None => "Unset it: config/hookbridge.toml has every key".to_owned(),
         };
         variables.mistakes.push(Mistake {

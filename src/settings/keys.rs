@@ -80,16 +80,27 @@ pub(super) fn unknown_section(name: &str) -> Wrong {
 
 /// What is wrong with a key that its section does not have.
 pub(super) fn unknown_key(section: &str, name: &str) -> Wrong {
-    let within = KEYS
-        .iter()
-        .filter_map(|(key, _)| key.split_once('.'))
-        .filter_map(|(known, name)| (known == section).then_some(name));
-    let remedy = match (nearest(name, within), section_of(name)) {
-        (Some(near), _) => format!("Write `{near}`"),
-        (None, Some(section)) => format!("Write it below [{section}]"),
-        (None, None) => "Remove it: config/hookbridge.toml has every key".to_owned(),
+    let meant = meant(section, name);
+    let remedy = match meant.as_deref().and_then(|key| key.split_once('.')) {
+        Some((known, near)) if known == section => format!("Write `{near}`"),
+        Some((known, _)) => format!("Write it below [{known}]"),
+        None => "Remove it: config/hookbridge.toml has every key".to_owned(),
     };
     Wrong::new("is not a setting", remedy)
+}
+
+/// The key that was most likely meant by one that does not exist: one like it in the section, or
+/// one just so in another.
+pub(super) fn meant(section: &str, name: &str) -> Option<String> {
+    let section = sections()
+        .find(|known| *known == section)
+        .or_else(|| nearest(section, sections()));
+    let within = section.and_then(|section| {
+        let keys = KEYS.iter().filter_map(|(key, _)| key.split_once('.'));
+        let names = keys.filter_map(|(known, name)| (known == section).then_some(name));
+        Some(format!("{section}.{}", nearest(name, names)?))
+    });
+    within.or_else(|| Some(format!("{}.{name}", section_of(name)?)))
 }
 
 /// The section that has a key of this name, if any does.

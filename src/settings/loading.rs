@@ -3,17 +3,17 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use config::{Config, ConfigError, File, FileFormat, Value, ValueKind};
+use config::{Config, ConfigError, File, FileFormat, Value};
 use toml::de::{DeTable, DeValue};
 
 use super::{
     Settings,
     document::Document,
     environment::{self, Variables},
-    keys::{self, Default, KEYS},
+    keys::{self, KEYS},
     mistakes::{Mistake, Mistakes, Place, Wrong},
     sections,
-    values::Values,
+    values::{Values, built_in},
 };
 
 /// What reading the settings brought to light.
@@ -103,23 +103,12 @@ fn unreadable(mistakes: Vec<Mistake>) -> Inspection {
 fn merge(file: &str, environment: config::Environment) -> Result<Config, ConfigError> {
     let mut builder = Config::builder();
     for (key, default) in KEYS {
-        builder = builder.set_default(key, built_in(*default))?;
+        builder = builder.set_default(key, Value::new(None, built_in(*default)))?;
     }
     builder
         .add_source(File::from_str(file, FileFormat::Toml))
         .add_source(environment)
         .build()
-}
-
-fn built_in(default: Default) -> Value {
-    let kind = match default {
-        Default::Text(text) => text.into(),
-        Default::Number(number) => number.into(),
-        Default::Flag(flag) => flag.into(),
-        Default::List(texts) => texts.to_vec().into(),
-        Default::Tables => ValueKind::Array(Vec::new()),
-    };
-    Value::new(None, kind)
 }
 
 /// Where the file gives each key. What stands where no key is known is a mistake.

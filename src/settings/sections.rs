@@ -17,7 +17,7 @@ const LONGEST_PREFIX: usize = 100;
 
 /// The longest wait between two attempts: a queue's TTL is a 32-bit count of milliseconds, and
 /// brokers differ on whether the sign bit counts.
-const LONGEST_RETRY_DELAY: Duration = Duration::from_secs(24 * 24 * 60 * 60);
+const LONGEST_RETRY_DELAY: Duration = Duration::from_hours(24 * 24);
 
 /// The largest message that RabbitMQ can be configured to take.
 const LARGEST_MESSAGE: i64 = 134_217_728;
@@ -42,7 +42,7 @@ pub(super) fn read(values: &mut Values<'_>) -> Option<Settings> {
         broker,
         delivery: delivery(values)?,
         targets: targets(values)?,
-        subscribers: subscribers(values)?,
+        subscribers: subscribers(values),
         admin: admin(values)?,
         log: log(values)?,
     };
@@ -58,16 +58,16 @@ pub(super) fn read(values: &mut Values<'_>) -> Option<Settings> {
 fn broker(values: &mut Values<'_>) -> Option<BrokerSettings> {
     let uri = values.secret("broker.uri", "broker.uri_file", |uri| {
         checks::amqp_uri(uri).map(drop)
-    })?;
+    });
     if uri.is_none() && values.is_sound("broker.uri") && values.is_sound("broker.uri_file") {
         let remedy = "Write amqp://user:password@host:5672/vhost, or name a file in \
                       `broker.uri_file`";
         values.wrong("broker.uri", Wrong::new("is empty", remedy));
     }
     let broker = BrokerSettings {
-        ca_file: values.file("broker.ca_file")?,
-        client_certificate_file: values.file("broker.client_certificate_file")?,
-        client_key_file: values.file("broker.client_key_file")?,
+        ca_file: values.file("broker.ca_file"),
+        client_certificate_file: values.file("broker.client_certificate_file"),
+        client_key_file: values.file("broker.client_key_file"),
         prefix: values.text("broker.prefix", prefix)?,
         declare: values.flag("broker.declare")?,
         uri: uri.unwrap_or_default(),
@@ -85,7 +85,9 @@ fn broker(values: &mut Values<'_>) -> Option<BrokerSettings> {
             values.wrong(key, Wrong::new(what, "Give both, or neither"));
         }
     }
-    if broker.uri.expose_secret().starts_with("amqp:") {
+    let without_tls = values.is_sound("broker.uri")
+        && checks::amqp_uri(broker.uri.expose_secret()).is_ok_and(|uri| uri.scheme() == "amqp");
+    if without_tls {
         for (file, key) in [(&broker.ca_file, "broker.ca_file"), pair[0], pair[1]] {
             if file.is_some() {
                 let remedy = "Write amqps:// in `broker.uri`, or leave this out";
@@ -206,10 +208,10 @@ fn retry_delay(text: &str) -> Result<Duration, Wrong> {
 
 fn targets(values: &mut Values<'_>) -> Option<TargetsSettings> {
     let allow_networks = values.list("targets.allow_networks", network)?;
-    let ca_file = values.file("targets.ca_file")?;
+    let ca_file = values.file("targets.ca_file");
     let proxy = values.secret("targets.proxy", "targets.proxy_file", |url| {
         checks::http_url(url).map(drop)
-    })?;
+    });
     Some(TargetsSettings {
         allow_networks,
         ca_file,
@@ -241,15 +243,15 @@ fn network(text: &str) -> Result<IpNet, Wrong> {
     Ok(network)
 }
 
-fn subscribers(values: &mut Values<'_>) -> Option<SubscribersSettings> {
-    let directory = values.path("subscribers.directory")?;
+fn subscribers(values: &mut Values<'_>) -> SubscribersSettings {
+    let directory = values.path("subscribers.directory");
     if directory.is_none() && values.is_sound("subscribers.directory") {
         let remedy = "Write the directory that the subscribers' files are in";
         values.wrong("subscribers.directory", Wrong::new("is empty", remedy));
     }
-    Some(SubscribersSettings {
+    SubscribersSettings {
         directory: directory.unwrap_or_default(),
-    })
+    }
 }
 
 /// `[store]`: its keys are read, and nothing is kept of them, since this version has no store.

@@ -127,16 +127,17 @@ impl<'p> Values<'p> {
         Some(list)
     }
 
-    /// A path, `None` when it is empty. A relative one starts from the settings file's directory.
-    pub(super) fn path(&mut self, key: &'static str) -> Option<Option<PathBuf>> {
+    /// A path, `None` when it is empty or no text. A relative one starts from the settings file's directory.
+    pub(super) fn path(&mut self, key: &'static str) -> Option<PathBuf> {
         let directory = self.directory();
         self.text(key, |text| {
             Ok((!text.is_empty()).then(|| directory.join(text)))
         })
+        .flatten()
     }
 
-    /// The path of a file that must be there, `None` when it is empty.
-    pub(super) fn file(&mut self, key: &'static str) -> Option<Option<PathBuf>> {
+    /// The path of a file that must be there, `None` when it is empty or mistaken.
+    pub(super) fn file(&mut self, key: &'static str) -> Option<PathBuf> {
         let directory = self.directory();
         self.text(key, |text| {
             if text.is_empty() {
@@ -146,9 +147,11 @@ impl<'p> Values<'p> {
             checks::readable_file(&path)?;
             Ok(Some(path))
         })
+        .flatten()
     }
 
-    /// A secret, given in `key` or in the file that `file_key` names; `None` when both are empty.
+    /// A secret, given in `key` or in the file that `file_key` names; `None` when both are
+    /// empty, or the secret is mistaken.
     /// The environment's form goes before the file's, so that a container can bring `…_FILE`
     /// whatever the settings file says; two forms at one level are a mistake.
     pub(super) fn secret(
@@ -156,13 +159,13 @@ impl<'p> Values<'p> {
         key: &'static str,
         file_key: &'static str,
         check: impl Fn(&str) -> Result<(), Wrong>,
-    ) -> Option<Option<SecretString>> {
-        let path = self.path(file_key)?;
+    ) -> Option<SecretString> {
+        let path = self.path(file_key);
         let given = self.is_given(key) && self.raw_text(key).is_ok_and(|text| !text.is_empty());
         let levels = (self.is_variable(key), self.is_variable(file_key));
         match path {
             Some(path) if !given || levels == (false, true) => {
-                return Some(self.secret_in(file_key, &path, check));
+                return self.secret_in(file_key, &path, check);
             }
             Some(_) if levels != (true, false) => {
                 let what = format!("is given beside `{key}`");
@@ -177,6 +180,7 @@ impl<'p> Values<'p> {
             check(text)?;
             Ok(Some(SecretString::from(text)))
         })
+        .flatten()
     }
 
     fn secret_in(
@@ -255,8 +259,11 @@ impl<'p> Values<'p> {
     }
 
     fn given(&self, key: &str) -> ValueKind {
-        let value = self.config.get::<Value>(key);
-        value.map_or(ValueKind::Nil, |value| value.kind)
+        match self.config.get::<Value>(key) {
+            Ok(value) => value.kind,
+            // The file has something else where the section should be, which has been noted.
+            Err(_) => keys::default(key).map_or(ValueKind::Nil, built_in),
+        }
     }
 
     fn is_variable(&self, key: &str) -> bool {
@@ -272,6 +279,17 @@ impl<'p> Values<'p> {
 
     fn directory(&self) -> PathBuf {
         self.file.parent().unwrap_or(Path::new("")).to_owned()
+    }
+}
+
+/// The default as a merged value has it.
+pub(super) fn built_in(default: Default) -> ValueKind {
+    match default {
+        Default::Text(text) => text.into(),
+        Default::Number(number) => number.into(),
+        Default::Flag(flag) => flag.into(),
+        Default::List(texts) => texts.to_vec().into(),
+        Default::Tables => ValueKind::Array(Vec::new()),
     }
 }
 

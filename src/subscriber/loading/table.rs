@@ -16,7 +16,7 @@ use crate::settings::{
 /// A table, and the mistakes found in it so far.
 pub(super) struct Table<'d> {
     document: &'d Document<'d>,
-    table: &'d DeTable<'d>,
+    content: &'d DeTable<'d>,
     /// Where the table begins.
     start: usize,
     /// What its keys are called with: `http.`, or nothing at the top.
@@ -33,13 +33,13 @@ pub(super) struct Given<T> {
 impl<'d> Table<'d> {
     pub(super) fn new(
         document: &'d Document<'d>,
-        table: &'d DeTable<'d>,
+        content: &'d DeTable<'d>,
         start: usize,
         prefix: &'static str,
     ) -> Self {
         Self {
             document,
-            table,
+            content,
             start,
             prefix,
             mistakes: RefCell::default(),
@@ -65,7 +65,7 @@ impl<'d> Table<'d> {
             &'d Spanned<DeValue<'d>>,
         ),
     > {
-        self.table.iter()
+        self.content.iter()
     }
 
     pub(super) fn has(&self, key: &str) -> bool {
@@ -90,11 +90,7 @@ impl<'d> Table<'d> {
                     None => format!("Remove it; there are {}", known.join(", ")),
                 };
                 let place = self.document.place(key.span().start);
-                self.note(
-                    name,
-                    Wrong::new("is not a key of a subscriber here", remedy),
-                    place,
-                );
+                self.note(name, Wrong::new("is not a known key", remedy), place);
             }
         }
     }
@@ -109,7 +105,7 @@ impl<'d> Table<'d> {
         text
     }
 
-    /// A list of texts; elements that are none are mistakes and left out.
+    /// A list of texts; each element that is none is a mistake, and then there is no list.
     pub(super) fn texts(&self, key: &str) -> Option<Vec<Given<&'d str>>> {
         let DeValue::Array(elements) = self.get(key)?.get_ref() else {
             let remedy = "Write texts in brackets, such as [\"one\", \"two\"]";
@@ -125,7 +121,8 @@ impl<'d> Table<'d> {
             }
             text
         };
-        Some(elements.iter().filter_map(as_text).collect())
+        let texts: Vec<_> = elements.iter().map(as_text).collect();
+        texts.into_iter().collect()
     }
 
     /// One text, or a list of them.
@@ -138,14 +135,12 @@ impl<'d> Table<'d> {
 
     /// `true` or `false`.
     pub(super) fn flag(&self, key: &str) -> Option<bool> {
-        match self.get(key)?.get_ref() {
-            DeValue::Boolean(flag) => Some(*flag),
-            _ => {
-                let wrong = Wrong::new("is neither true nor false", "Write true or false");
-                self.wrong(key, wrong);
-                None
-            }
+        if let DeValue::Boolean(flag) = self.get(key)?.get_ref() {
+            return Some(*flag);
         }
+        let wrong = Wrong::new("is neither true nor false", "Write true or false");
+        self.wrong(key, wrong);
+        None
     }
 
     /// A whole number of at least 1 and at most `most`.
@@ -204,7 +199,7 @@ impl<'d> Table<'d> {
     }
 
     fn get(&self, key: &str) -> Option<&'d Spanned<DeValue<'d>>> {
-        self.table.get(key)
+        self.content.get(key)
     }
 
     fn as_text(&self, value: &'d Spanned<DeValue<'d>>) -> Option<Given<&'d str>> {
