@@ -4,7 +4,7 @@
 use std::{
     future::Future,
     io,
-    net::SocketAddr,
+    net::{Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -238,12 +238,7 @@ async fn dial<RK>(
 where
     RK: async_rs::traits::RuntimeKit + Sync,
 {
-    let host = uri
-        .authority
-        .host
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .to_owned();
+    let host = uri.authority.host.clone();
     let addresses = resolver(host.clone(), uri.authority.port)
         .await
         .map_err(|error| {
@@ -376,7 +371,9 @@ impl Source {
     /// Connections to the home broker: a blocked one is waited for, since its messages will be
     /// taken once the alarm is over.
     pub fn home(dialer: Dialer, connections: usize) -> Result<Self, ConnectError> {
-        let plain = dialer.tls.ca.is_none() && dialer.tls.identity.is_none();
+        let plain = dialer.tls.ca.is_none()
+            && dialer.tls.identity.is_none()
+            && ipv6_literal(dialer.uri.expose_secret()).is_none();
         let maker = if plain {
             // The URI goes in as text: the limits that `Dialer::uri` sets are written into its query.
             dialer.uri()?;
@@ -472,6 +469,15 @@ impl Source {
     }
 }
 
+fn ipv6_literal(uri: &str) -> Option<Ipv6Addr> {
+    match url::Url::parse(uri).ok()?.host()? {
+        // A host of a scheme that is not one of the web's is not read further.
+        url::Host::Domain(name) => name.trim_matches(['[', ']']).parse().ok(),
+        url::Host::Ipv4(_) => None,
+        url::Host::Ipv6(address) => Some(address),
+    }
+}
+
 fn with_limits(uri: &str) -> String {
     let mut uri = uri.to_owned();
     for (name, value) in [("frame_max", SMALL_FRAMES), ("heartbeat", HEARTBEAT.into())] {
@@ -481,4 +487,36 @@ fn with_limits(uri: &str) -> String {
         }
     }
     uri
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_literal_is_dialled_as_it_is_written() {
+        let dialer = |uri: &str| Dialer {
+            uri: uri.into(),
+            tls: TlsFiles::default(),
+            resolver: system_resolver(),
+            name: "test".into(),
+            large_frames: false,
+        };
+        let host = |uri| dialer(uri).uri().unwrap().authority.host;
+        assert_eq!(host("amqp://u:p@[2001:db8::1]:5672/%2f"), "2001:db8::1");
+        assert_eq!(host("amqp://u:p@broker.example/%2f"), "broker.example");
+        assert_eq!(host("amqp://u:p@192.0.2.7:5673"), "192.0.2.7");
+    }
+
+    #[test]
+    fn limits_that_the_uri_sets_stay() {
+        assert_eq!(
+            with_limits("amqp://h/v"),
+            "amqp://h/v?frame_max=16384&heartbeat=10"
+        );
+        assert_eq!(
+            with_limits("amqp://h/v?heartbeat=60"),
+            "amqp://h/v?heartbeat=60&frame_max=16384"
+        );
+    }
 }
