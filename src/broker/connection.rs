@@ -194,11 +194,12 @@ impl Dialer {
     }
 
     fn uri(&self) -> Result<AMQPUri, ConnectError> {
-        let mut uri: AMQPUri = self
-            .uri
-            .expose_secret()
-            .parse()
-            .map_err(ConnectError::Uri)?;
+        let text = self.uri.expose_secret();
+        let mut uri: AMQPUri = text.parse().map_err(ConnectError::Uri)?;
+        // The client library's own parser reads an IPv6 literal as "localhost".
+        if let Some(address) = ipv6_literal(text) {
+            uri.authority.host = address.to_string();
+        }
         if !self.large_frames {
             uri.query.frame_max.get_or_insert(SMALL_FRAMES);
         }
