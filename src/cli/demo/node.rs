@@ -181,10 +181,10 @@ impl PrivateNode {
         })
     }
 
-    /// Makes the node write to disk the names of its quorum queues. Before version 2.11 of its Raft
-    /// library it does so about a second late, and a queue declared just before a [`Self::kill`]
-    /// comes back empty and for good without a leader. A test that is about anything else calls
-    /// this between declaring and killing.
+    /// Makes the node write to disk the names of its quorum queues. By itself it does so up to a
+    /// second after a queue is declared, and a node that is killed before brings the queue back
+    /// empty, without a leader, for good. A test that is about anything else calls this between
+    /// declaring and killing.
     pub fn sync(&self) -> Result<(), NodeError> {
         self.rabbitmqctl(&["eval", "[ok = dets:sync(Table) || Table <- dets:all()]."])
             .map(drop)

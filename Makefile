@@ -1,0 +1,34 @@
+# The commands that people and CI use. `make` lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint audit missing
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Not the release profile, which spends minutes on optimising across crates: the demo shows what
+# happens to each message, and what it shows of time is mostly the broker's. `make test` uses the
+# same build, and `make bench` is where speed is measured.
+demo: missing ## see the whole bridge at work, on a private RabbitMQ
+	cargo run --locked --quiet -- demo
+
+test: missing ## run every test, on a private RabbitMQ
+	cargo test --workspace --locked
+
+bench: missing ## measure speed, beside the peers that it is compared with
+	cargo bench --locked
+
+lint: ## check the format, the lints and the documentation
+	cargo fmt --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+# Known vulnerabilities are not asked for here: that answer changes without a change of ours.
+audit: ## check licences, banned crates and sources of the dependencies
+	@command -v cargo-deny >/dev/null || { \
+		echo "cargo-deny is missing; installing it takes some minutes: cargo install --locked cargo-deny"; \
+		cargo install --locked cargo-deny; }
+	cargo deny --locked check licenses bans sources
+
+missing:
+	@deploy/install-missing
