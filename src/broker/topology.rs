@@ -462,17 +462,15 @@ impl Topology {
 }
 
 fn queue_arguments(dead_letters_to: Option<String>) -> Arguments {
+    let text = |text: &str| Argument::Text(text.to_owned());
     let mut arguments = Arguments::from([
-        ("x-queue-type", Argument::Text("quorum".into())),
-        ("x-overflow", Argument::Text("reject-publish".into())),
+        ("x-queue-type", text("quorum")),
+        ("x-dead-letter-strategy", text("at-least-once")),
+        ("x-overflow", text("reject-publish")),
         ("x-delivery-limit", Argument::Number(DELIVERY_LIMIT)),
     ]);
     if let Some(exchange) = dead_letters_to {
         arguments.insert("x-dead-letter-exchange", Argument::Text(exchange));
-        arguments.insert(
-            "x-dead-letter-strategy",
-            Argument::Text("at-least-once".into()),
-        );
     }
     arguments
 }
