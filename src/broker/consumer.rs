@@ -27,6 +27,10 @@ const BACKOFF: [Duration; 4] = [
     Duration::from_secs(3),
 ];
 
+/// How long a consumer may take to start. Generous: giving up drops a channel halfway, and the
+/// client library may lose the whole connection over that.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// What is consumed, and how much may be unsettled at once.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -104,7 +108,7 @@ async fn start(
     options: &Options,
     stop: &CancellationToken,
 ) -> Result<Session, ConnectError> {
-    deadline("start a consumer", OPERATION_TIMEOUT, async {
+    deadline("start a consumer", START_TIMEOUT, async {
         let channel = connection.create_channel().await?;
         channel
             .basic_qos(options.prefetch, BasicQosOptions::default())
