@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use lapin::{
     Channel, Connection, ErrorKind, ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions},
+    options::{
+        ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
+        QueueDeleteOptions,
+    },
     protocol::{AMQPErrorKind, AMQPSoftError},
     types::{AMQPValue, FieldTable},
 };
@@ -329,17 +332,7 @@ impl Topology {
 
     /// Declares everything that is missing; fails on what exists otherwise.
     pub async fn declare(&self, connection: &Connection) -> Result<(), TopologyError> {
-        let mut channel = Declaring::open(connection).await?;
-        for exchange in &self.exchanges {
-            channel.exchange(exchange).await?;
-        }
-        for queue in &self.queues {
-            channel.queue(queue).await?;
-            for key in &queue.keys {
-                channel.bind(queue, key).await?;
-            }
-        }
-        Ok(())
+        declare(connection, &self.exchanges, &self.queues).await
     }
 
     /// Changes nothing: fails on what is missing and, where the user may configure it, on what
@@ -444,6 +437,47 @@ impl Topology {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Declares what is missing of these; fails on what exists otherwise.
+pub async fn declare(
+    connection: &Connection,
+    exchanges: &[Exchange],
+    queues: &[Queue],
+) -> Result<(), TopologyError> {
+    let mut channel = Declaring::open(connection).await?;
+    for exchange in exchanges {
+        channel.exchange(exchange).await?;
+    }
+    for queue in queues {
+        channel.queue(queue).await?;
+        for key in &queue.keys {
+            channel.bind(queue, key).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Deletes these with all that is in them; what is not there is no failure.
+pub async fn delete(
+    connection: &Connection,
+    exchanges: &[Exchange],
+    queues: &[Queue],
+) -> Result<(), ConnectError> {
+    let channel = open(connection).await?;
+    for queue in queues {
+        let deleted =
+            channel.queue_delete(queue.name.as_str().into(), QueueDeleteOptions::default());
+        deadline("delete a queue", OPERATION_TIMEOUT, deleted).await?;
+    }
+    for exchange in exchanges {
+        let deleted = channel.exchange_delete(
+            exchange.name.as_str().into(),
+            ExchangeDeleteOptions::default(),
+        );
+        deadline("delete an exchange", OPERATION_TIMEOUT, deleted).await?;
+    }
+    Ok(())
 }
 
 fn queue_arguments(dead_letters_to: Option<String>) -> Arguments {
