@@ -51,6 +51,7 @@ pub async fn consume<W, F>(
 {
     let mut link = home.link();
     let mut failures = 0;
+    let mut said = false;
     while !stop.is_cancelled() {
         let connection = tokio::select! {
             () = stop.cancelled() => return,
@@ -62,7 +63,7 @@ pub async fn consume<W, F>(
         if let Some(connection) = connection {
             match start(&connection, &options, &stop).await {
                 Ok(session) => {
-                    failures = 0;
+                    (failures, said) = (0, false);
                     present(true);
                     work(session).await;
                     present(false);
@@ -72,7 +73,8 @@ pub async fn consume<W, F>(
                     debug!(queue = options.queue, "the consumer ended");
                 }
                 Err(error) if connection.status().connected() => {
-                    if failures == 0 {
+                    // Said once for each outage.
+                    if !std::mem::replace(&mut said, true) {
                         warn!(
                             queue = options.queue,
                             "cannot consume: {error}; trying for ever"

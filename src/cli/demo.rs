@@ -70,7 +70,7 @@ async fn demo<W: Write>(keep: bool, screen: &mut Screen<'_, W>) -> anyhow::Resul
     let shown = if interrupted.is_cancelled() {
         Err(stopped_early())
     } else {
-        perform(&ground, keep, &interrupted, screen).await
+        Box::pin(perform(&ground, keep, &interrupted, screen)).await
     };
     let cleared = ground.clear().await;
     over.cancel();

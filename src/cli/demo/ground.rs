@@ -20,7 +20,7 @@ use crate::{
     broker::{
         connection::Dialer,
         home,
-        topology::{self, Exchange, Queue},
+        topology::{Exchange, Queue, passing},
     },
     settings::Settings,
     webhook::examples::EXAMPLES,
@@ -259,7 +259,7 @@ impl Ground {
             all.queues.extend::<Vec<Queue>>(queues);
         }
         let connection = bridge::home_dialer(&settings.broker).connect().await?;
-        topology::delete(&connection, &all.exchanges, &all.queues).await?;
+        passing::delete(&connection, &all.exchanges, &all.queues).await?;
         home::close(&connection).await;
         Ok(())
     }

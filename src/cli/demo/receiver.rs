@@ -129,7 +129,7 @@ fn reply(
     refused: &Mutex<HashSet<String>>,
 ) -> (u16, &'static str) {
     match member.target {
-        Target::Http(Endpoint::Broken) => (500, "this portal refuses everything"),
+        Target::Http(Endpoint::Broken) => (500, "out of order"),
         Target::Http(Endpoint::Shaky)
             if refused
                 .lock()

@@ -111,9 +111,10 @@ impl<'a, W: Write> Screen<'a, W> {
         took: Option<Duration>,
     ) -> io::Result<()> {
         let took = took.map_or_else(|| "–".to_owned(), |took| took.as_millis().to_string());
-        let signature = match verdict.signed {
-            true => self.look(Look::Good, format_args!("{:<9}", "verified")),
-            false => self.look(Look::Bad, format_args!("{:<9}", "WRONG")),
+        let signature = if verdict.signed {
+            self.look(Look::Good, format_args!("{:<9}", "verified"))
+        } else {
+            self.look(Look::Bad, format_args!("{:<9}", "WRONG"))
         };
         let answer = match arrival.status {
             Some(status) if arrival.taken() => self.look(Look::Good, status),
@@ -137,7 +138,7 @@ impl<'a, W: Write> Screen<'a, W> {
 
     /// An indented line: a label and what belongs to it.
     pub(super) fn entry(&mut self, label: &str, text: impl Display) -> io::Result<()> {
-        let label = self.look(Look::Dim, format_args!("{label:<24}"));
+        let label = self.look(Look::Dim, format_args!("{label:<23}"));
         self.say(format_args!("  {label}  {text}"))
     }
 
@@ -145,9 +146,10 @@ impl<'a, W: Write> Screen<'a, W> {
     pub(super) fn count(&mut self, what: &str, cells: [&str; 3], right: bool) -> io::Result<()> {
         let [wanted, seen, told] = cells;
         let line = format!("  {what:<24}  {wanted:>8}  {seen:>4}  {told:>8}");
-        let line = match right {
-            true => line,
-            false => self.look(Look::Bad, format_args!("{line}  WRONG")),
+        let line = if right {
+            line
+        } else {
+            self.look(Look::Bad, format_args!("{line}  WRONG"))
         };
         self.say(line)
     }

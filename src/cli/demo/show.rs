@@ -1,7 +1,7 @@
 //! What happens in the demo: the events are published, what arrives is shown and checked, and then
 //! the points that are worth a closer look.
 
-use std::{io::Write, sync::OnceLock};
+use std::io::Write;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use tokio::time::{Duration, Instant, sleep};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    arrival::{Arrival, Judge},
+    arrival::Judge,
     cast::{CAST, Endpoint, Member, Target},
     ground::Ground,
     screen::Screen,
@@ -32,79 +32,68 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// How often they are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// When each example was published.
-type Published = [OnceLock<Instant>; EXAMPLES.len()];
-
-/// Publishes the examples and shows what arrives, until everything has that must.
+/// Publishes the examples and shows what arrives, until everything has that must. The next example
+/// waits for the first attempts of the one before, so that a person can follow.
 pub(super) async fn deliveries<W: Write>(
     stage: &mut Stage,
     judge: &Judge,
     tally: &mut Tally,
     screen: &mut Screen<'_, W>,
 ) -> anyhow::Result<()> {
-    let published = Published::default();
     let exchange = stage.settings.source.exchange.clone();
     screen.say(format_args!(
         "\nPublishing the eleven documented events to {exchange}, one after the other:"
     ))?;
     screen.arrivals()?;
     let source = Source::home(bridge::home_dialer(&stage.settings.broker), 1)?;
-    let publishing = publish_examples(&source, &exchange, &published);
-    let arrivals = &mut stage.arrivals;
-    let receiving = async {
-        while !tally.missing().is_empty() {
-            let arrival = arrivals.recv().await.context("the subscribers are gone")?;
-            take(&arrival, judge, tally, &published, screen)?;
+    let publisher = Publisher::start(source.clone(), None, &TaskTracker::new());
+    let mut times = Vec::new();
+    for (index, example) in EXAMPLES.iter().enumerate() {
+        if times.is_empty() {
+            // Connected beforehand: it is not the bridge's time.
+            let connection = source.connection().await;
+            drop(connection.context("cannot connect to publish")?);
         }
-        anyhow::Ok(())
-    };
-    let (confirmed, ()) = tokio::try_join!(publishing, receiving)?;
+        times.push(Instant::now());
+        let body = Bytes::from_static(example.event.as_bytes());
+        let message = publish::message(&exchange, example.event_type.name(), body);
+        let publishing = publisher.publish_one(message, OPERATION_TIMEOUT).await;
+        publishing.with_context(|| format!("cannot publish {}", example.name))?;
+        tally.published += 1;
+        while tally.awaits(|of, attempt| of == index && attempt == 1) {
+            take(stage, judge, tally, &times, screen).await?;
+        }
+    }
+    while tally.awaits(|_, _| true) {
+        take(stage, judge, tally, &times, screen).await?;
+    }
     source.close();
-    tally.published = confirmed;
     Ok(())
 }
 
-fn take<W: Write>(
-    arrival: &Arrival,
+/// Waits for an arrival, shows it and takes it down. `times` are those of the
+/// examples' publishing; without any, what arrives may be anything.
+async fn take<W: Write>(
+    stage: &mut Stage,
     judge: &Judge,
     tally: &mut Tally,
-    published: &Published,
+    times: &[Instant],
     screen: &mut Screen<'_, W>,
 ) -> anyhow::Result<()> {
-    let verdict = judge.judge(arrival);
+    let arrival = stage.arrivals.recv().await;
+    let arrival = arrival.context("the subscribers are gone")?;
+    let mut verdict = judge.judge(&arrival);
+    if times.is_empty() {
+        verdict.wrong.clear();
+    }
     let event = verdict
         .example
         .map_or("–", |example| &judge.examples[example].id);
-    let since = verdict.example.and_then(|example| published[example].get());
+    let since = verdict.example.and_then(|example| times.get(example));
     let took = since.map(|since| arrival.at.duration_since(*since));
-    screen.arrival(arrival, &verdict, event, took)?;
-    tally.take(arrival, &verdict, took.unwrap_or_default().as_millis());
+    screen.arrival(&arrival, &verdict, event, took)?;
+    tally.take(&arrival, &verdict, took.unwrap_or_default());
     Ok(())
-}
-
-async fn publish_examples(
-    source: &Source,
-    exchange: &str,
-    published: &Published,
-) -> anyhow::Result<u64> {
-    // Connected beforehand: it is not the bridge's time.
-    drop(
-        source
-            .connection()
-            .await
-            .context("cannot connect to publish")?,
-    );
-    let publisher = Publisher::start(source.clone(), None, &TaskTracker::new());
-    let mut confirmed = 0;
-    for (example, published) in EXAMPLES.iter().zip(published) {
-        let body = Bytes::from_static(example.event.as_bytes());
-        let message = publish::message(exchange, example.event_type.name(), body);
-        published.get_or_init(Instant::now);
-        let publishing = publisher.publish_one(message, OPERATION_TIMEOUT).await;
-        publishing.with_context(|| format!("cannot publish {}", example.name))?;
-        confirmed += 1;
-    }
-    Ok(confirmed)
 }
 
 /// Shows how the delivery to the endpoint that always fails was retried, and its dead letter.
@@ -125,23 +114,20 @@ pub(super) async fn the_retry<W: Write>(
         let seen = tally
             .seen(example, member.id, attempt)
             .context("an attempt is missing")?;
+        let status = seen.status.unwrap_or_default();
+        let took = seen.took.as_millis();
         screen.entry(
             &format!("attempt {attempt}"),
-            format_args!(
-                "webhook-id {}, answered {}, {} ms after the event",
-                seen.webhook_id,
-                seen.status.unwrap_or_default(),
-                seen.took
-            ),
+            format_args!("{status} after {took} ms, webhook-id {}", seen.webhook_id),
         )?;
     }
     screen.entry(
         "dead letter",
-        format_args!("in {}.dead", stage.settings.broker.prefix),
+        format_args!("in {}.dead:", stage.settings.broker.prefix),
     )?;
     let id = judge.webhook_id(example, member);
     for (name, value) in stage.dead_letter(&id).await? {
-        screen.entry(&format!("  {name}"), value)?;
+        screen.entry(name, value)?;
     }
     Ok(())
 }
@@ -151,27 +137,21 @@ pub(super) fn the_party_rule<W: Write>(
     tally: &Tally,
     screen: &mut Screen<'_, W>,
 ) -> anyhow::Result<()> {
-    let of_messages = |example: &&crate::webhook::examples::Example| {
-        example.event_type.webhook() == WebhookType::NewMessage
-    };
-    let message = EXAMPLES.iter().position(|example| of_messages(&example));
+    let kind = WebhookType::NewMessage;
+    let message = EXAMPLES
+        .iter()
+        .position(|example| example.event_type.webhook() == kind);
     let message = message.context("no example is a message")?;
     screen.heading(
-        "The party rule: fixit wrote a message, so only the other party, northwind, gets it",
+        "The party rule: fixit wrote to northwind, and a message never returns to its sender",
     )?;
-    for (member, sent) in [
-        (&CAST[0], "fixit sent it, northwind receives it"),
-        (&CAST[1], "it sent it"),
-    ] {
-        let got = if tally.seen(message, member.id, 1).is_some() {
-            "got"
-        } else {
-            "did not get"
+    for target in [Target::Http(Endpoint::Sound), Target::Queue] {
+        let (member, _) = the(target)?;
+        let got = match tally.seen(message, member.id, 1) {
+            Some(_) => "got",
+            None => "did not get",
         };
-        screen.entry(
-            member.id,
-            format_args!("{got} {}: {sent}", WebhookType::NewMessage),
-        )?;
+        screen.entry(member.id, format_args!("{got} {kind}"))?;
     }
     Ok(())
 }
@@ -260,11 +240,9 @@ pub(super) async fn stay<W: Write>(
         ground.event_file(EXAMPLES[2].name).display()
     ))?;
     screen.arrivals()?;
-    let never = Published::default();
     let mut unchecked = Tally::new();
-    while let Some(arrival) = stage.arrivals.recv().await {
-        take(&arrival, judge, &mut unchecked, &never, screen)?;
+    loop {
+        take(stage, judge, &mut unchecked, &[], screen).await?;
         unchecked.wrong.clear();
     }
-    Ok(())
 }

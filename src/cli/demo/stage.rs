@@ -26,7 +26,8 @@ use crate::{
     broker::{
         connection::{Connection, Dialer},
         consumer::{self, Options, Session},
-        home, topology,
+        home,
+        topology::passing,
     },
     cli::healthcheck,
     settings::{self, Settings},
@@ -115,7 +116,7 @@ impl Stage {
                 &home
             };
             let (exchanges, queues) = member.declares(ground);
-            topology::declare(connection, &exchanges, &queues).await?;
+            passing::declare(connection, &exchanges, &queues).await?;
             let session = consume(connection, member.queue(ground), &stop).await?;
             tasks.spawn(inbox(session, member, sender.clone()));
         }
@@ -169,21 +170,16 @@ impl Stage {
         let mut session = consume(&self.home, queue.clone(), &self.stop).await?;
         // Not acknowledged: with the session it goes back to its queue.
         while let Some(letters) = session.next(1).await {
-            for letter in letters
-                .iter()
-                .filter(|letter| letter.message_id() == Some(id))
-            {
-                let value = |name| match letter.text(name) {
-                    Some(text) => text.to_owned(),
-                    None => letter
-                        .number(name)
-                        .map(|n| n.to_string())
-                        .unwrap_or_default(),
-                };
-                let headers = NAMES.map(|name| (name, value(name))).into();
-                session.end().await;
-                return Ok(headers);
-            }
+            let Some(letter) = letters.iter().find(|one| one.message_id() == Some(id)) else {
+                continue;
+            };
+            let headers = NAMES.map(|name| {
+                let number = || letter.number(name).map(|number| number.to_string());
+                let value = letter.text(name).map(str::to_owned).or_else(number);
+                (name, value.unwrap_or_default())
+            });
+            session.end().await;
+            return Ok(headers.into());
         }
         bail!("the broker ended the consumer of {queue}")
     }

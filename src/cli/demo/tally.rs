@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use tokio::time::Duration;
+
 use super::{
     arrival::{Arrival, Verdict},
     cast::CAST,
@@ -17,8 +19,8 @@ pub(super) struct Seen {
     transport: Transport,
     attempt: u8,
     taken: bool,
-    /// Milliseconds since the event was published.
-    pub(super) took: u128,
+    /// The time since the event was published.
+    pub(super) took: Duration,
     /// The `webhook-id` header.
     pub(super) webhook_id: String,
     /// What an endpoint answered.
@@ -66,8 +68,8 @@ impl Tally {
         }
     }
 
-    /// Takes an arrival down. `took` is the time since its event was published, in milliseconds.
-    pub(super) fn take(&mut self, arrival: &Arrival, verdict: &Verdict, took: u128) {
+    /// Takes an arrival down. `took` is the time since its event was published.
+    pub(super) fn take(&mut self, arrival: &Arrival, verdict: &Verdict, took: Duration) {
         let member = arrival.member;
         let kind = arrival.header("webhook-type");
         let attempt = arrival.attempt();
@@ -78,17 +80,19 @@ impl Tally {
         let Some(example) = verdict.example else {
             return;
         };
-        match self.attempts.get_mut(&(example, member.id, attempt)) {
-            Some(seen @ None) => {
-                *seen = Some(Seen {
-                    transport: member.target.transport(),
-                    attempt,
-                    taken: arrival.taken(),
-                    took,
-                    webhook_id: arrival.header("webhook-id").to_owned(),
-                    status: arrival.status,
-                });
-            }
+        let seen = Seen {
+            transport: member.target.transport(),
+            attempt,
+            taken: arrival.taken(),
+            took,
+            webhook_id: arrival.header("webhook-id").to_owned(),
+            status: arrival.status,
+        };
+        match self
+            .attempts
+            .insert((example, member.id, attempt), Some(seen))
+        {
+            Some(None) => {}
             Some(Some(_)) => self.wrong.push(format!("{what}: came twice")),
             None => self.wrong.push(format!("{what}: must not have come")),
         }
@@ -99,6 +103,13 @@ impl Tally {
         let found = |key: &&Attempt| **key == (example, member, attempt);
         let key = self.attempts.keys().find(found)?;
         self.attempts.get(key)?.as_ref()
+    }
+
+    /// Whether an attempt that must be seen has not been: one of those that `which` picks by the
+    /// index of the example and the number of the attempt.
+    pub(super) fn awaits(&self, which: impl Fn(usize, u8) -> bool) -> bool {
+        let mut attempts = self.attempts.iter();
+        attempts.any(|((example, _, attempt), seen)| seen.is_none() && which(*example, *attempt))
     }
 
     /// The attempts that have not been seen yet, for a person.
