@@ -74,8 +74,10 @@ async fn demo<W: Write>(keep: bool, screen: &mut Screen<'_, W>) -> anyhow::Resul
     };
     let cleared = ground.clear().await;
     over.cancel();
-    // Whatever went wrong first is what counts.
-    shown.and(cleared)?;
+    match (shown, cleared) {
+        (Err(shown), Err(left)) => return Err(anyhow!("{shown:#}; and then: {left:#}")),
+        (shown, cleared) => shown.and(cleared)?,
+    }
     screen.say(format_args!(
         "\nAll as it must be, and nothing is left running: {:.0} s",
         began.elapsed().as_secs_f64()
@@ -107,7 +109,7 @@ fn interrupts(tasks: &TaskTracker, over: &CancellationToken) -> io::Result<Cance
 }
 
 fn stopped_early() -> anyhow::Error {
-    anyhow!("stopped before the demo was over; nothing is left running")
+    anyhow!("stopped before the demo was over")
 }
 
 async fn perform<W: Write>(

@@ -161,3 +161,50 @@ impl Judge {
         Ok(Webhook::new(secret)?.verify(&arrival.body, &arrival.headers)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_documented_webhook_with_its_own_signature_passes() {
+        let judge = Judge::new(super::super::stage::secrets()).unwrap();
+        let arrival = |secret: usize, body: &str| {
+            let id = judge.webhook_id(0, &CAST[0]);
+            let now = jiff::Timestamp::now().as_second();
+            let signer = Webhook::new(&judge.secrets[secret]).unwrap();
+            let signature = signer.sign(&id, now, body.as_bytes()).unwrap();
+            let headers = [
+                ("webhook-id", id),
+                ("webhook-timestamp", now.to_string()),
+                ("webhook-signature", signature),
+            ];
+            let headers =
+                headers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+            Arrival {
+                member: &CAST[0],
+                at: Instant::now(),
+                headers: headers.into_iter().collect(),
+                body: body.to_owned().into(),
+                status: Some(200),
+            }
+        };
+        let payload = EXAMPLES[0].payload();
+        let sound = judge.judge(&arrival(0, &payload));
+        assert!(sound.signed && sound.wrong.is_empty(), "{sound:?}");
+        assert_eq!(sound.example, Some(0));
+        assert!(!judge.judge(&arrival(1, &payload)).signed);
+        let other = judge.judge(&arrival(0, "{}"));
+        assert_eq!(other.wrong, ["the payload is not the documented one"]);
+        let stranger = Arrival {
+            member: &CAST[1],
+            ..arrival(0, &payload)
+        };
+        assert!(
+            judge
+                .judge(&stranger)
+                .wrong
+                .contains(&"it is for northwind-hub".to_owned())
+        );
+    }
+}

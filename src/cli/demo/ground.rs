@@ -5,6 +5,7 @@ use std::{
     env, fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use anyhow::{Context, anyhow};
@@ -22,7 +23,7 @@ use crate::{
         home,
         topology::{Exchange, Queue, passing},
     },
-    settings::Settings,
+    settings::{self, Settings},
     webhook::examples::EXAMPLES,
 };
 
@@ -46,6 +47,8 @@ const OWN: (&str, &str) = ("audit", "subscriber");
 pub(super) struct Ground {
     broker: Broker,
     folder: PathBuf,
+    /// Whether anything may have been declared.
+    used: AtomicBool,
 }
 
 enum Broker {
@@ -79,7 +82,11 @@ impl Ground {
             let password = tag;
             (Broker::Private { node, password }, folder)
         };
-        let ground = Self { broker, folder };
+        let ground = Self {
+            broker,
+            folder,
+            used: AtomicBool::new(false),
+        };
         ground
             .write()
             .with_context(|| format!("cannot write {}", ground.folder.display()))?;
@@ -138,8 +145,14 @@ impl Ground {
         )
     }
 
+    /// Reads the settings as any other command does.
+    pub(super) fn load_settings(&self) -> anyhow::Result<Settings> {
+        settings::load(&self.settings_file(), self.environment())
+            .map_err(|mistakes| anyhow!("the settings are wrong:\n{mistakes}"))
+    }
+
     /// The environment, as far as the settings of the demo may see it.
-    pub(super) fn environment(&self) -> impl Iterator<Item = (String, String)> + use<> {
+    fn environment(&self) -> impl Iterator<Item = (String, String)> + use<> {
         let given = matches!(self.broker, Broker::Given { .. });
         super::super::environment().filter(move |(name, _)| {
             !name.starts_with("HOOKBRIDGE__") || given && KEPT.contains(&name.as_str())
@@ -221,12 +234,17 @@ impl Ground {
         matches!(self.broker, Broker::Given { .. })
     }
 
+    /// Notes that things are about to be declared, which must be deleted in the end.
+    pub(super) fn use_it(&self) {
+        self.used.store(true, Ordering::Relaxed);
+    }
+
     /// Takes everything away: what was declared on a broker that stays, a private one with all that
     /// is in it, and the folder.
     pub(super) async fn clear(self) -> anyhow::Result<()> {
-        let cleared = match (&self.broker, self.settings_in_use()) {
-            (Broker::Given { tag }, Some(settings)) => self
-                .delete(&settings)
+        let cleared = match &self.broker {
+            Broker::Given { tag } if self.used.load(Ordering::Relaxed) => self
+                .delete()
                 .await
                 .with_context(|| format!("some of what begins with {tag} is left on the broker")),
             _ => Ok(()),
@@ -247,13 +265,9 @@ impl Ground {
         cleared.and(removing.await?)
     }
 
-    /// The settings, if it came as far as writing them.
-    fn settings_in_use(&self) -> Option<Settings> {
-        crate::settings::load(&self.settings_file(), self.environment()).ok()
-    }
-
-    async fn delete(&self, settings: &Settings) -> anyhow::Result<()> {
-        let mut all = bridge::topology(settings);
+    async fn delete(&self) -> anyhow::Result<()> {
+        let settings = self.load_settings()?;
+        let mut all = bridge::topology(&settings);
         for (exchanges, queues) in CAST.iter().map(|member| member.declares(self)) {
             all.exchanges.extend::<Vec<Exchange>>(exchanges);
             all.queues.extend::<Vec<Queue>>(queues);
@@ -290,6 +304,6 @@ fn start(password: &str, management: bool) -> anyhow::Result<PrivateNode> {
         NodeError::NotInstalled(_) => {
             anyhow!("{error}; or set {GIVEN} to a RabbitMQ that the demo may use")
         }
-        error => anyhow!(error).context("cannot start a private RabbitMQ"),
+        error => anyhow!(error),
     })
 }

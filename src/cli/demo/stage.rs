@@ -30,7 +30,7 @@ use crate::{
         topology::passing,
     },
     cli::healthcheck,
-    settings::{self, Settings},
+    settings::Settings,
     subscriber::loading::{Rules, load_directory},
     telemetry::logs,
 };
@@ -90,8 +90,7 @@ impl Stage {
         ground
             .write_settings(admin_port, &receiver_url, secrets)
             .context("cannot write the settings")?;
-        let settings = settings::load(&ground.settings_file(), ground.environment())
-            .map_err(|mistakes| anyhow!("the settings are wrong:\n{mistakes}"))?;
+        let settings = ground.load_settings()?;
         let loaded = load_directory(&settings.subscribers.directory, &Rules::from(&settings))
             .map_err(|mistakes| anyhow!("the subscribers are wrong:\n{mistakes}"))?;
         logs::start(&settings.log)?;
@@ -106,6 +105,7 @@ impl Stage {
         };
         let home = connect(bridge::home_dialer(&settings.broker), "the home broker").await?;
         let own = connect(ground.own_dialer(&settings), "the subscriber's broker").await?;
+        ground.use_it();
         for member in &CAST {
             if matches!(member.target, Target::Http(_)) {
                 continue;

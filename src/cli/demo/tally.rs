@@ -234,6 +234,51 @@ mod tests {
     }
 
     #[test]
+    fn what_came_twice_or_to_the_wrong_one_is_told() {
+        let mut tally = Tally::new();
+        let message = |member: usize| Arrival {
+            member: &CAST[member],
+            at: tokio::time::Instant::now(),
+            headers: [("webhook-attempt", "1"), ("webhook-type", "NewMessage")]
+                .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+                .into_iter()
+                .collect(),
+            body: "{}".into(),
+            status: None,
+        };
+        let verdict = || Verdict {
+            example: Some(2),
+            signed: true,
+            wrong: Vec::new(),
+        };
+        tally.take(&message(0), &verdict(), Duration::ZERO);
+        assert_eq!(tally.wrong, Vec::<String>::new());
+        tally.take(&message(0), &verdict(), Duration::ZERO);
+        tally.take(&message(1), &verdict(), Duration::ZERO);
+        assert_eq!(
+            tally.wrong,
+            [
+                "NewMessage at northwind-hub, attempt 1: came twice",
+                "NewMessage at fixit-repairs, attempt 1: must not have come"
+            ]
+        );
+        assert!(
+            tally
+                .missing()
+                .contains(&"StatusUpdate at broken-portal, attempt 2".to_owned())
+        );
+        let counts = tally.counts(&[("dead", 1), ("lost", 1)], "");
+        let right = |what: &str| {
+            counts
+                .iter()
+                .find(|count| count.what == what)
+                .unwrap()
+                .right()
+        };
+        assert!(!right("lost") && !right("dead") && !right("delivered over HTTP"));
+    }
+
+    #[test]
     fn every_example_is_for_somebody() {
         for number in 1..=EXAMPLES.len() {
             assert!(
