@@ -194,15 +194,11 @@ pub(super) async fn the_counts<W: Write>(
         ];
         screen.count(count.what, cells, count.right())?;
     }
-    let wrong = counts.iter().filter(|count| !count.right()).count();
-    if wrong > 0 {
-        bail!("{wrong} of the counts are not what they must be");
-    }
-    if !tally.wrong.is_empty() {
-        bail!(
-            "not everything came as it must:\n  {}",
-            tally.wrong.join("\n  ")
-        );
+    let wrong = counts.iter().filter(|count| !count.right());
+    let wrong = wrong.map(|count| format!("the count of \"{}\" is wrong", count.what));
+    let wrong: Vec<_> = wrong.chain(tally.wrong.iter().cloned()).collect();
+    if !wrong.is_empty() {
+        bail!("not everything is as it must be:\n  {}", wrong.join("\n  "));
     }
     Ok(())
 }
