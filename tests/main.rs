@@ -11,5 +11,6 @@
 
 mod support;
 
+mod demo;
 mod harness;
 mod private_node;

@@ -103,7 +103,8 @@ pub async fn consume<W, F>(
     }
 }
 
-async fn start(
+/// Starts one consumer on a channel of its own, which is not brought back when it ends.
+pub async fn start(
     connection: &lapin::Connection,
     options: &Options,
     stop: &CancellationToken,
@@ -181,6 +182,14 @@ impl Session {
     pub fn settler(&self) -> Settler {
         Settler {
             channel: self.channel.clone(),
+        }
+    }
+
+    /// Ends the session before its time; what is unsettled goes back to its queue.
+    pub async fn end(self) {
+        let closed = self.channel.close(200, "done".into());
+        if let Err(error) = deadline("close a channel", OPERATION_TIMEOUT / 5, closed).await {
+            debug!("closing a channel: {error}");
         }
     }
 
