@@ -12,4 +12,5 @@
 mod support;
 
 mod harness;
+mod outcomes_http;
 mod private_node;
