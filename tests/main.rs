@@ -12,5 +12,6 @@
 mod support;
 
 mod harness;
+mod outcomes_amqp;
 mod outcomes_http;
 mod private_node;
