@@ -12,6 +12,8 @@
 mod support;
 
 mod harness;
+mod limits;
 mod outcomes_amqp;
 mod outcomes_http;
 mod private_node;
+mod retry;

@@ -227,13 +227,11 @@ async fn a_queue_to_be_declared_is_made_and_made_again_after_somebody_deletes_it
         (&vhost, vhost.connect().await, "home"),
         (&theirs, theirs.connect().await, "outside"),
     ];
-    for event in ["one", "two", "three"] {
+    let delivered = r#"hookbridge_deliveries_total{outcome="delivered",transport="amqp",webhook="StatusUpdate"}"#;
+    for (event, so_far) in [("one", 2.0), ("two", 4.0), ("three", 6.0)] {
         line.publish(event).await;
+        line.wait_for_metric(delivered, so_far).await;
         for (vhost, client, id) in &places {
-            crate::support::eventually::eventually("the queue is there", SOON, async || {
-                client.depth("made").await
-            })
-            .await;
             let message = &client.receive("made", 1, SOON).await[0];
             let expected = webhook_id("/order-hub", event, id);
             assert_eq!(message.header("webhook-id"), Some(expected));

@@ -90,7 +90,10 @@ impl Lanes {
         now: Timestamp,
     ) -> Message {
         let mut headers = failure_headers(failure, attempt, now);
-        if let Some(first) = &consumed.first {
+        // In a lane of the first set such headers are somebody else's: there was no attempt before.
+        if attempt == Attempt::Second
+            && let Some(first) = &consumed.first
+        {
             headers.push((FIRST_REASON, text(first.reason.as_str())));
             headers.push((FIRST_DETAIL, text(&first.detail)));
         }
