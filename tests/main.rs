@@ -17,3 +17,4 @@ mod outcomes_amqp;
 mod outcomes_http;
 mod private_node;
 mod retry;
+mod secrets;
