@@ -15,7 +15,8 @@ use tokio::{net::TcpListener, task::JoinSet, time::sleep};
 use crate::support::{
     broker::Vhost,
     eventually::{SOON, eventually},
-    line::{Line, Setup, http, subscriber},
+    http::{Answer, Receiver},
+    line::{Line, Setup, everything, http, subscriber},
 };
 
 /// What an endpoint saw.
@@ -81,4 +82,38 @@ async fn no_more_attempts_are_under_way_than_the_subscriber_allows_on_both_attem
     let seen = seen.lock().unwrap();
     assert_eq!(seen.most, LIMIT, "the limit is reached and kept");
     assert!(seen.attempts.values().all(|count| *count == 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_its_turn_hears_of_a_change_to_its_subscriber() {
+    let vhost = Vhost::new("limits");
+    let receiver = Receiver::start().await;
+    receiver.answer("/old", Answer::Hang);
+    let settings = Setup {
+        retry_delay: SOON * 10,
+        ..Setup::default()
+    };
+    let to = |path| {
+        let target = http(&receiver.url(path));
+        subscriber("fixit", "max_in_flight = 1\ntimeout = \"8s\"", &target)
+    };
+    let line = Line::start(&vhost.uri(), &settings, &[to("/old")]).await;
+    for number in 0..4 {
+        line.publish(&format!("evt-{number}")).await;
+    }
+    receiver.wait_for(1, SOON).await;
+    // All of them have been taken from the lane, and three wait for the one that hangs.
+    line.client
+        .wait_for_depth("hookbridge.first.fast.01", 0, SOON)
+        .await;
+    let other = everything("other", &http(&receiver.url("/other")));
+    line.reload(&[to("/new"), other], 2).await;
+
+    let what = "the three that waited arrive at the new address";
+    eventually(what, SOON, async || {
+        (receiver.arrivals_at("/new").len() == 3).then_some(())
+    })
+    .await;
+    line.stop().await;
+    assert_eq!(receiver.arrivals_at("/old").len(), 1);
 }

@@ -11,7 +11,7 @@ use hookbridge::{
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
-    task::JoinHandle,
+    task::JoinSet,
     time::{Instant, timeout},
 };
 
@@ -126,14 +126,14 @@ impl Folder {
     }
 }
 
-/// A running bridge, and a client of its home broker. Dropping it without [`Self::stop`] leaves
-/// it to end with the test's runtime.
+/// A running bridge, and a client of its home broker. Dropping it without [`Self::stop`] aborts
+/// it, as a crash would.
 pub struct Line {
     pub client: Client,
     folder: Folder,
     handle: Handle,
     admin: String,
-    running: JoinHandle<Result<(), BridgeError>>,
+    running: JoinSet<Result<(), BridgeError>>,
 }
 
 impl Line {
@@ -146,15 +146,17 @@ impl Line {
         let loaded = load_directory(&settings.subscribers.directory, &rules)
             .unwrap_or_else(|mistakes| panic!("{mistakes}"));
         let bridge = Bridge::build(settings, loaded).await.unwrap();
-        let line = Self {
+        let ends = bridge.ends();
+        let mut line = Self {
             client: Client::connect(uri).await,
             folder,
             handle: bridge.handle(),
             admin: format!("http://{}", bridge.admin_address()),
-            running: tokio::spawn(bridge.run()),
+            running: JoinSet::new(),
         };
+        line.running.spawn(bridge.run());
         let ready = async || {
-            assert!(!line.running.is_finished(), "the bridge ended by itself");
+            assert!(!ends.is_cancelled(), "the bridge ended by itself");
             let answer = reqwest::get(line.url("/readyz")).await.ok()?;
             answer.status().is_success().then_some(())
         };
@@ -215,12 +217,13 @@ impl Line {
     }
 
     /// Stops the bridge and waits for its clean end.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         let began = Instant::now();
         self.handle.stop();
-        let ended = timeout(SOON, self.running).await;
+        let ended = timeout(SOON, self.running.join_next()).await;
         ended
             .unwrap_or_else(|_| panic!("not stopped after {:?}", began.elapsed()))
+            .expect("it ran")
             .expect("no panic")
             .expect("a clean end");
     }
