@@ -27,6 +27,10 @@ const BACKOFF: [Duration; 4] = [
     Duration::from_secs(3),
 ];
 
+/// How long a consumer may take to start. Generous: giving up drops a channel halfway, and the
+/// client library may lose the whole connection over that.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// What is consumed, and how much may be unsettled at once.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -51,6 +55,7 @@ pub async fn consume<W, F>(
 {
     let mut link = home.link();
     let mut failures = 0;
+    let mut said = false;
     while !stop.is_cancelled() {
         let connection = tokio::select! {
             () = stop.cancelled() => return,
@@ -62,7 +67,7 @@ pub async fn consume<W, F>(
         if let Some(connection) = connection {
             match start(&connection, &options, &stop).await {
                 Ok(session) => {
-                    failures = 0;
+                    (failures, said) = (0, false);
                     present(true);
                     work(session).await;
                     present(false);
@@ -72,7 +77,8 @@ pub async fn consume<W, F>(
                     debug!(queue = options.queue, "the consumer ended");
                 }
                 Err(error) if connection.status().connected() => {
-                    if failures == 0 {
+                    // Said once for each outage.
+                    if !std::mem::replace(&mut said, true) {
                         warn!(
                             queue = options.queue,
                             "cannot consume: {error}; trying for ever"
@@ -102,7 +108,7 @@ async fn start(
     options: &Options,
     stop: &CancellationToken,
 ) -> Result<Session, ConnectError> {
-    deadline("start a consumer", OPERATION_TIMEOUT, async {
+    deadline("start a consumer", START_TIMEOUT, async {
         let channel = connection.create_channel().await?;
         channel
             .basic_qos(options.prefetch, BasicQosOptions::default())

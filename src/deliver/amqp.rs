@@ -174,10 +174,10 @@ fn unavailable(error: &ConnectError) -> Reason {
         ConnectError::Timeout { .. } => Reason::Timeout,
         ConnectError::Uri(_) | ConnectError::File { .. } => Reason::Protocol,
         ConnectError::Dial(DialError::Resolve { error, .. }) => {
-            let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
-            match cause {
-                Some(ResolveError::Forbidden(_)) => Reason::TargetForbidden,
-                Some(ResolveError::Dns(_)) | None => Reason::Dns,
+            if forbidden(error) {
+                Reason::TargetForbidden
+            } else {
+                Reason::Dns
             }
         }
         ConnectError::Dial(DialError::Connect { error, .. }) => {
@@ -201,4 +201,12 @@ fn unavailable(error: &ConnectError) -> Reason {
             _ => Reason::Connect,
         },
     }
+}
+
+/// Whether it was the guard that gave no address.
+fn forbidden(error: &io::Error) -> bool {
+    let cause = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<ResolveError>());
+    matches!(cause, Some(ResolveError::Forbidden(_)))
 }

@@ -90,10 +90,7 @@ impl Lanes {
         now: Timestamp,
     ) -> Message {
         let mut headers = failure_headers(failure, attempt, now);
-        // In a lane of the first set such headers are somebody else's: there was no attempt before.
-        if attempt == Attempt::Second
-            && let Some(first) = &consumed.first
-        {
+        if let Some(first) = &consumed.first {
             headers.push((FIRST_REASON, text(first.reason.as_str())));
             headers.push((FIRST_DETAIL, text(&first.detail)));
         }
