@@ -95,7 +95,7 @@ async fn what_waits_for_its_turn_hears_of_a_change_to_its_subscriber() {
     };
     let to = |path| {
         let target = http(&receiver.url(path));
-        subscriber("fixit", "max_in_flight = 1\ntimeout = \"8s\"", &target)
+        subscriber("fixit", "max_in_flight = 1\ntimeout = \"5s\"", &target)
     };
     let line = Line::start(&vhost.uri(), &settings, &[to("/old")]).await;
     for number in 0..4 {

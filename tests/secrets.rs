@@ -40,7 +40,7 @@ const PARTS: [&str; 7] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_in_the_log_as_text() {
-    no_secret_is_shown("text", "trace").await;
+    no_secret_is_shown("text", "trace,lapin=trace").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
