@@ -13,4 +13,9 @@ mod support;
 
 mod demo;
 mod harness;
+mod limits;
+mod outcomes_amqp;
+mod outcomes_http;
 mod private_node;
+mod retry;
+mod secrets;

@@ -5,5 +5,6 @@ pub mod broker;
 pub mod client;
 pub mod eventually;
 pub mod http;
+pub mod line;
 pub mod management;
 pub mod proxy;
