@@ -175,7 +175,7 @@ pub(super) async fn the_counts<W: Write>(
     let topology = bridge::topology(&stage.settings);
     let mut counter = QueueCounter::default();
     let counts = loop {
-        let queues = counter.count(&stage.home, &topology).await;
+        let (queues, _) = counter.count(&stage.home, &topology).await;
         let counts = tally.counts(&queues, &stage.ask("/metrics").await?.1);
         if counts.iter().all(Count::right) || Instant::now() >= until {
             break counts;
