@@ -246,8 +246,10 @@ impl Bridge {
         let after = CancellationToken::new();
         let (home, end) = (self.home.clone(), after.clone());
         let mut supervisor = self.services.spawn(async move { home.run(end).await });
-        self.start_services(&after);
+        // The listener comes last: before every part has said that it is not there yet, `/readyz`
+        // would say that all of them are.
         self.start_consumers();
+        self.start_services(&after);
         let ended = loop {
             tokio::select! {
                 () = self.stop.cancelled() => break Ok(()),

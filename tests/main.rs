@@ -11,5 +11,6 @@
 
 mod support;
 
+mod audience;
 mod harness;
 mod private_node;
