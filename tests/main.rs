@@ -13,4 +13,5 @@ mod support;
 
 mod audience;
 mod harness;
+mod payloads;
 mod private_node;
