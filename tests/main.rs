@@ -15,3 +15,4 @@ mod audience;
 mod harness;
 mod payloads;
 mod private_node;
+mod rejection;

@@ -9,7 +9,10 @@ use hookbridge::{
     settings,
     subscriber::loading::{Rules, load_directory},
 };
-use lapin::BasicProperties;
+use lapin::{
+    BasicProperties,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+};
 use tempfile::TempDir;
 use tokio::{
     runtime::Runtime,
@@ -206,6 +209,30 @@ impl RunningBridge {
             .publish_with(SOURCE, key, body, properties)
             .await;
         assert_eq!(published, Published::Routed);
+    }
+
+    /// Publishes many events, each with its key, without waiting for one after the other; all of
+    /// them must be routed.
+    pub async fn publish_many<'a>(&self, events: impl Iterator<Item = (&'a str, &'a [u8])>) {
+        let channel = self.client.connection.create_channel().await.unwrap();
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await
+            .unwrap();
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..BasicPublishOptions::default()
+        };
+        for (key, body) in events {
+            let properties = BasicProperties::default().with_delivery_mode(2);
+            channel
+                .basic_publish(SOURCE.into(), key.into(), options, body, properties)
+                .await
+                .unwrap();
+        }
+        let returned = channel.wait_for_confirms().await.unwrap();
+        assert!(returned.is_empty(), "{returned:?}");
+        channel.close(200, "OK".into()).await.unwrap();
     }
 
     /// Takes everything that is among the dead letters now.
