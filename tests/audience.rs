@@ -57,55 +57,29 @@ fn case(id: &str, parties: &[&str]) -> Value {
 
 /// Which events came to each path, as often as they came, sorted.
 fn received(receiver: &Receiver) -> BTreeMap<String, Vec<String>> {
-    let mut received: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut came: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for arrival in receiver.arrivals() {
         let payload: Value = serde_json::from_slice(&arrival.body).unwrap();
         let told = ["name", "content", "contactId"]
             .iter()
             .find_map(|key| payload[*key].as_str());
         let path = arrival.path.trim_start_matches('/').to_owned();
-        received
-            .entry(path)
-            .or_default()
-            .push(told.unwrap().to_owned());
+        came.entry(path).or_default().push(told.unwrap().to_owned());
     }
-    received.values_mut().for_each(|events| events.sort());
-    received
+    for events in came.values_mut() {
+        events.sort();
+    }
+    came
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_event_goes_to_those_entitled_to_it_and_to_nobody_else() {
-    let vhost = Vhost::new("audience");
-    let receiver = Receiver::start().await;
-    let subscribers = [
-        ("fixit", "party = \"fixit\"\nevents = [\"*\"]"),
-        ("northwind", "party = \"northwind\"\nevents = [\"*\"]"),
-        (
-            "fixit-status",
-            "party = \"fixit\"\nevents = [\"StatusUpdate\"]",
-        ),
-        (
-            "fixit-c-1",
-            "party = \"fixit\"\ncases = [\"c-1\"]\nevents = [\"*\"]",
-        ),
-        ("c-1", "cases = [\"c-1\", \"c-9\"]\nevents = [\"*\"]"),
-        ("all", "scope = \"all\"\nevents = [\"*\"]"),
-        ("off", "scope = \"all\"\nevents = [\"*\"]\nenabled = false"),
-    ];
-    let file = |id: &str, text: &str| {
-        let url = receiver.url(&format!("/{id}"));
-        format!("{text}\n[http]\nurl = \"{url}\"")
-    };
-    let mut setup = Setup::new(&vhost);
-    for (id, text) in subscribers {
-        setup = setup.subscriber(id, &file(id, text));
-    }
-    let bridge = setup.start().await;
+/// Who the parties of most cases are.
+const BOTH: [&str; 2] = ["northwind", "fixit"];
 
-    let both = ["northwind", "fixit"];
-    let anything: [(Value, &[&str]); 16] = [
+/// Events, and the subscribers entitled to each.
+fn events() -> Vec<(Value, &'static [&'static str])> {
+    vec![
         (
-            status("parties", &case("c-1", &both)),
+            status("parties", &case("c-1", &BOTH)),
             &[
                 "fixit",
                 "northwind",
@@ -141,15 +115,15 @@ async fn an_event_goes_to_those_entitled_to_it_and_to_nobody_else() {
             &["fixit", "northwind", "fixit-status", "all"],
         ),
         (
-            message("from-northwind", "northwind", &case("c-1", &both)),
+            message("from-northwind", "northwind", &case("c-1", &BOTH)),
             &["fixit", "fixit-c-1"],
         ),
         (
-            message("from-fixit", "fixit", &case("c-1", &both)),
+            message("from-fixit", "fixit", &case("c-1", &BOTH)),
             &["northwind"],
         ),
         (
-            message("from-outside", "stranger", &case("c-2", &both)),
+            message("from-outside", "stranger", &case("c-2", &BOTH)),
             &["fixit", "northwind"],
         ),
         (
@@ -166,9 +140,40 @@ async fn an_event_goes_to_those_entitled_to_it_and_to_nobody_else() {
             contact("contact-of-parties", Some(&case("c-2", &["fixit"]))),
             &["fixit", "all"],
         ),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_goes_to_those_entitled_to_it_and_to_nobody_else() {
+    let vhost = Vhost::new("audience");
+    let receiver = Receiver::start().await;
+    let subscribers = [
+        ("fixit", "party = \"fixit\"\nevents = [\"*\"]"),
+        ("northwind", "party = \"northwind\"\nevents = [\"*\"]"),
+        (
+            "fixit-status",
+            "party = \"fixit\"\nevents = [\"StatusUpdate\"]",
+        ),
+        (
+            "fixit-c-1",
+            "party = \"fixit\"\ncases = [\"c-1\"]\nevents = [\"*\"]",
+        ),
+        ("c-1", "cases = [\"c-1\", \"c-9\"]\nevents = [\"*\"]"),
+        ("all", "scope = \"all\"\nevents = [\"*\"]"),
+        ("off", "scope = \"all\"\nevents = [\"*\"]\nenabled = false"),
     ];
+    let file = |id: &str, text: &str| {
+        let url = receiver.url(&format!("/{id}"));
+        format!("{text}\n[http]\nurl = \"{url}\"")
+    };
+    let mut setup = Setup::new(&vhost);
+    for (id, text) in subscribers {
+        setup = setup.subscriber(id, &file(id, text));
+    }
+    let bridge = setup.start().await;
+
     let mut expected: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (event, entitled) in &anything {
+    for (event, entitled) in &events() {
         bridge.publish(event).await;
         for id in *entitled {
             let told = event["id"].as_str().unwrap().to_owned();
@@ -177,7 +182,7 @@ async fn an_event_goes_to_those_entitled_to_it_and_to_nobody_else() {
     }
     // What everybody gets is behind everything else in each lane.
     bridge
-        .publish(&status("the-end", &case("c-1", &both)))
+        .publish(&status("the-end", &case("c-1", &BOTH)))
         .await;
     let everybody = [
         "fixit",
@@ -204,7 +209,7 @@ async fn an_event_goes_to_those_entitled_to_it_and_to_nobody_else() {
         eventually(&format!("{told} came to everybody"), SOON, reached).await;
     };
     at_the_end(&everybody, "the-end").await;
-    let results = [("accepted", 15.0), ("unmatched", 2.0), ("rejected", 0.0)];
+    let results = [("accepted", 15), ("unmatched", 2), ("rejected", 0)];
     for (result, count) in results {
         bridge
             .wait_for_metric("hookbridge_events_total", &[("result", result)], count)
@@ -220,7 +225,7 @@ async fn an_event_goes_to_those_entitled_to_it_and_to_nobody_else() {
     bridge.write_subscriber("late", &file("late", "party = \"fixit\"\nevents = [\"*\"]"));
     bridge.reload(6, 2).await;
     bridge
-        .publish(&status("reloaded", &case("c-1", &both)))
+        .publish(&status("reloaded", &case("c-1", &BOTH)))
         .await;
     let entitled = ["fixit", "northwind", "fixit-status", "fixit-c-1", "late"];
     for id in entitled {
@@ -234,7 +239,9 @@ async fn an_event_goes_to_those_entitled_to_it_and_to_nobody_else() {
     let client = bridge.client.clone();
     // What has been taken from a lane is finished, so whatever is to come has come.
     bridge.stop().await;
-    expected.values_mut().for_each(|events| events.sort());
+    for events in expected.values_mut() {
+        events.sort();
+    }
     assert_eq!(received(&receiver), expected);
     for queue in [
         "hookbridge.events",

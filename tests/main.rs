@@ -13,6 +13,8 @@ mod support;
 
 mod audience;
 mod harness;
+mod intake_acks;
 mod payloads;
 mod private_node;
+mod publishing;
 mod rejection;

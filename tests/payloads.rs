@@ -1,7 +1,7 @@
 //! What arrives: the documented payload byte for byte, with the promised headers and properties and
 //! nothing else, over each transport.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use lapin::{
     BasicProperties,
@@ -293,10 +293,10 @@ async fn every_example_arrives_byte_for_byte_over_each_transport() {
         check_message(&outside, OUTSIDE.1, &ids[2], kind, time, None);
     }
     let delivered = line.bridge.metrics().await;
-    for (transport, count) in [("http", 11.0), ("amqp", 22.0)] {
+    for (transport, count) in [("http", 11), ("amqp", 22)] {
         let labels = [("transport", transport), ("outcome", "delivered")];
         let value = delivered.value("hookbridge_deliveries_total", &labels);
-        assert!((value - count).abs() < 0.5, "{transport}: {value}");
+        assert_eq!(value, count, "{transport}");
     }
     line.stop().await;
 }
@@ -411,5 +411,5 @@ fn hostile() -> BasicProperties {
         .with_type("forged".into())
         .with_app_id("forged".into())
         .with_timestamp(1)
-        .with_expiration(Duration::from_secs(60).as_millis().to_string().into())
+        .with_expiration("60000".into())
 }

@@ -30,7 +30,7 @@ use super::{
 /// The exchange that domain events are published to.
 pub const SOURCE: &str = "domain.events";
 /// Fifty queues are declared at a start, on a machine that may be busy.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 /// Longer than `delivery.shutdown_timeout` below.
 const STOP: Duration = Duration::from_secs(20);
 
@@ -182,12 +182,9 @@ impl RunningBridge {
     }
 
     /// Waits until a metric with these labels has this value.
-    pub async fn wait_for_metric(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+    pub async fn wait_for_metric(&self, name: &str, labels: &[(&str, &str)], value: u64) {
         let what = format!("{name}{labels:?} is {value}");
-        let reached = async || {
-            let now = self.metrics().await.value(name, labels);
-            ((now - value).abs() < 0.5).then_some(())
-        };
+        let reached = async || (self.metrics().await.value(name, labels) == value).then_some(());
         eventually(&what, START, reached).await;
     }
 
@@ -251,15 +248,11 @@ impl RunningBridge {
     }
 
     /// Has the subscribers read again, and waits until as many are enabled and disabled.
-    pub async fn reload(&self, enabled: u32, disabled: u32) {
+    pub async fn reload(&self, enabled: u64, disabled: u64) {
         self.handle.reload();
         for (state, count) in [("enabled", enabled), ("disabled", disabled)] {
-            self.wait_for_metric(
-                "hookbridge_subscribers",
-                &[("state", state)],
-                f64::from(count),
-            )
-            .await;
+            self.wait_for_metric("hookbridge_subscribers", &[("state", state)], count)
+                .await;
         }
     }
 
@@ -309,8 +302,9 @@ impl Drop for RunningBridge {
 pub struct Samples(String);
 
 impl Samples {
-    /// The sum of all samples of this metric that have these labels; 0 if there is none.
-    pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+    /// The sum of all samples of this metric, which counts things, that have these labels; 0 if
+    /// there is none.
+    pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         let labels: Vec<String> = labels
             .iter()
             .map(|(label, value)| format!("{label}=\"{value}\""))
@@ -326,7 +320,7 @@ impl Samples {
             .map(|line| {
                 line.rsplit(' ')
                     .next()
-                    .and_then(|n| n.parse::<f64>().ok())
+                    .and_then(|n| n.parse::<u64>().ok())
                     .expect(line)
             })
             .sum()
