@@ -74,6 +74,16 @@ fn setup(vhost: &Vhost, user: &str, receiver: &Receiver) -> Setup {
         .subscriber("home", &format!("{all}\n[amqp]\nqueue = \"{QUEUE}\""))
 }
 
+/// Each of fifty events came twice, and its receiver can tell that it did.
+fn repeated(messages: &[Message]) {
+    let queued = queued(messages);
+    assert_eq!(queued.len(), 50);
+    for (number, ids) in queued {
+        assert_eq!(ids.len(), 2, "{number}");
+        assert_eq!(ids[0], ids[1], "{number}");
+    }
+}
+
 /// Stops the bridge: no event may be left, waiting or unacknowledged, nor anything else.
 async fn stop(bridge: RunningBridge) {
     let client = bridge.client.clone();
@@ -101,6 +111,18 @@ async fn an_event_stays_until_the_broker_takes_all_that_is_made_of_it() {
     );
     assert!(over_http(&receiver).is_empty());
 
+    // Nor does losing the connections lose them: each is delivered again, and stays again.
+    management::must(
+        "DELETE",
+        &format!("connections/username/{user}"),
+        &Value::Null,
+    );
+    bridge
+        .wait_for_metric("hookbridge_broker_reconnects_total", &[], 1)
+        .await;
+    client.wait_for_depth(QUEUE, 100, SOON).await;
+    assert!(over_http(&receiver).is_empty());
+
     vhost.add_user(&user, EVERYTHING);
     receiver.wait_for(50, SOON).await;
     bridge
@@ -109,9 +131,7 @@ async fn an_event_stays_until_the_broker_takes_all_that_is_made_of_it() {
     stop(bridge).await;
     let once: BTreeMap<usize, usize> = (0..50).map(|n| (n, 1)).collect();
     assert_eq!(over_http(&receiver), once);
-    let queued = queued(&client.drain(QUEUE).await);
-    assert_eq!(queued.len(), 50);
-    assert!(queued.values().all(|ids| ids.len() == 1), "{queued:?}");
+    repeated(&client.drain(QUEUE).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,11 +163,7 @@ async fn a_bridge_that_is_gone_in_between_leaves_the_event_to_the_next() {
     stop(bridge).await;
     let once: BTreeMap<usize, usize> = (0..50).map(|n| (n, 1)).collect();
     assert_eq!(over_http(&receiver), once);
-    // The queue has each twice, and can tell that it has.
-    for (number, ids) in queued(&client.drain(QUEUE).await) {
-        assert_eq!(ids.len(), 2, "{number}");
-        assert_eq!(ids[0], ids[1], "{number}");
-    }
+    repeated(&client.drain(QUEUE).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
