@@ -11,11 +11,16 @@
 
 mod support;
 
+mod audience;
 mod demo;
 mod harness;
+mod intake_acks;
 mod limits;
 mod outcomes_amqp;
 mod outcomes_http;
+mod payloads;
 mod private_node;
+mod publishing;
+mod rejection;
 mod retry;
 mod secrets;

@@ -8,11 +8,13 @@ use uuid::Uuid;
 use super::{Attempt, Delivery, Failure, Pace, Reason, routing_key};
 use crate::{
     broker::message::{HeaderValue, Message, Received},
-    event::Rejection,
+    event::{Rejection, is_traceparent},
     subscriber::SubscriberId,
     webhook::WebhookType,
 };
 
+/// The longest id that an event may have.
+const ID_BYTES: usize = 128;
 const TYPE: &str = "webhook-type";
 const TRACEPARENT: &str = "traceparent";
 const SUBSCRIBER: &str = "hookbridge-subscriber";
@@ -165,7 +167,8 @@ impl Lanes {
     }
 }
 
-/// Reads a delivery from a lane.
+/// Reads a delivery from a lane. What it carries on is no longer than the bridge itself would have
+/// made it: a header that does not fit into a frame would cost the publishing connection.
 pub fn consumed(received: &Received) -> Result<Consumed, Malformed> {
     let missing = |what| Malformed { what };
     let webhook_id = received
@@ -194,10 +197,7 @@ pub fn consumed(received: &Received) -> Result<Consumed, Malformed> {
     let first = received
         .text(REASON)
         .and_then(Reason::from_name)
-        .map(|reason| Failure {
-            reason,
-            detail: received.text(DETAIL).unwrap_or_default().to_owned(),
-        });
+        .map(|reason| Failure::new(reason, received.text(DETAIL).unwrap_or_default()));
     let pace = if received.routing_key.starts_with("slow.") {
         Pace::Slow
     } else {
@@ -212,8 +212,14 @@ pub fn consumed(received: &Received) -> Result<Consumed, Malformed> {
             event_time,
             received_at,
             replay,
-            case: received.text(CASE).map(str::to_owned),
-            traceparent: received.text(TRACEPARENT).map(str::to_owned),
+            case: received
+                .text(CASE)
+                .filter(|case| case.len() <= ID_BYTES)
+                .map(str::to_owned),
+            traceparent: received
+                .text(TRACEPARENT)
+                .filter(|text| is_traceparent(text))
+                .map(str::to_owned),
         },
         pace,
         first,
@@ -317,6 +323,23 @@ mod tests {
         assert_eq!(dead.text(FIRST_DETAIL), Some("no answer within 15s"));
         assert_eq!(dead.number(ATTEMPTS), Some(2));
         assert_eq!(dead.number(REPLAY), Some(2));
+    }
+
+    #[test]
+    fn headers_that_somebody_else_made_large_do_not_travel_on() {
+        let lanes = Lanes::new("hb", Duration::from_secs(1));
+        let large = "x".repeat(100_000);
+        let failure = Failure::new(Reason::Timeout, "no answer");
+        let mut message = lanes.retry(&delivery(), Pace::Fast, &failure, Timestamp::UNIX_EPOCH);
+        for (name, value) in &mut message.headers {
+            if [DETAIL, CASE, TRACEPARENT].contains(name) {
+                *value = text(&large);
+            }
+        }
+        let consumed = consumed(&message.into()).unwrap();
+        assert_eq!(consumed.delivery.case, None);
+        assert_eq!(consumed.delivery.traceparent, None);
+        assert_eq!(consumed.first.unwrap().detail.len(), 512);
     }
 
     #[test]
