@@ -2,14 +2,16 @@
 //! bounded queue. Two tasks that publish on one channel would be given each other's confirms.
 
 use std::{
+    collections::VecDeque,
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
-use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use lapin::{
     Channel, Confirmation, ErrorKind, PublisherConfirm,
     options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
@@ -24,7 +26,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use super::{
-    connection::{ConnectError, OPERATION_TIMEOUT, Source, deadline},
+    connection::{ConnectError, Lease, OPERATION_TIMEOUT, Source, deadline},
     message::{Message, Wire},
 };
 
@@ -103,6 +105,7 @@ impl Publisher {
         let (jobs, receiver) = mpsc::channel(JOBS);
         let stalled = Arc::new(AtomicBool::new(false));
         let task = Task {
+            tasks: tasks.clone(),
             source,
             declare,
             jobs: receiver,
@@ -153,9 +156,15 @@ impl Publisher {
     pub fn stalled(&self) -> bool {
         self.stalled.load(Ordering::Relaxed)
     }
+
+    /// Whether the task is gone, so that nothing will ever be published here.
+    pub fn is_closed(&self) -> bool {
+        self.jobs.is_closed()
+    }
 }
 
 struct Task {
+    tasks: TaskTracker,
     source: Source,
     declare: Option<String>,
     jobs: mpsc::Receiver<Job>,
@@ -171,7 +180,7 @@ struct Running {
 
 /// Where the answer to one publish goes.
 struct Slot {
-    job: Arc<std::sync::Mutex<Running>>,
+    job: Arc<Mutex<Running>>,
     index: usize,
     timeout: Duration,
     expires: Instant,
@@ -179,10 +188,7 @@ struct Slot {
 
 impl Slot {
     fn fill(self, result: Result<(), PublishError>) {
-        let mut job = self
-            .job
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut job = self.job.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = job.results.get_mut(self.index)
             && slot.is_none()
         {
@@ -192,8 +198,8 @@ impl Slot {
         if job.open == 0
             && let Some(reply) = job.reply.take()
         {
-            // Nobody waits any more when the caller was stopped: its source stays unacknowledged.
             let results = std::mem::take(&mut job.results);
+            // Nobody waits any more when the caller was stopped: its source stays unacknowledged.
             let _ = reply.send(
                 results
                     .into_iter()
@@ -206,24 +212,21 @@ impl Slot {
 
 /// Why a session on a channel ended.
 enum End {
+    /// Nobody needs the channel for now, or any more.
     Idle,
     HandlesGone,
+    /// The channel is closed, or what is on it is never answered.
     Broken,
 }
 
 impl Task {
     async fn run(mut self) {
         while let Some(job) = self.jobs.recv().await {
-            let opened = match deadline(
-                "open a publishing channel",
-                OPERATION_TIMEOUT,
-                Box::pin(self.open()),
-            )
-            .await
-            {
+            let opened = match self.open().await {
                 Ok(opened) => opened,
                 Err(error) => {
-                    let error = PublishError::Unavailable(Arc::new(error));
+                    let slow = matches!(error, PublishError::Timeout(_));
+                    self.stalled.store(slow, Ordering::Relaxed);
                     fail(job, &error);
                     while let Ok(job) = self.jobs.try_recv() {
                         fail(job, &error);
@@ -231,126 +234,67 @@ impl Task {
                     continue;
                 }
             };
-            match self.session(&opened, job).await {
-                End::HandlesGone => break,
-                End::Idle | End::Broken => {}
+            let mut session = Session::new(opened);
+            let end = session.run(&mut self, job).await;
+            session.close(&self.tasks);
+            if matches!(end, End::HandlesGone) {
+                break;
             }
         }
     }
 
-    async fn open(&self) -> Result<Opened, ConnectError> {
-        let connection = self.source.connection().await?;
+    /// Opens a channel. What goes wrong on a live connection is not the connection's fault.
+    async fn open(&self) -> Result<Opened, PublishError> {
+        let connecting = deadline(
+            "connect",
+            OPERATION_TIMEOUT,
+            Box::pin(self.source.connection()),
+        );
+        let connection = connecting
+            .await
+            .map_err(|error| PublishError::Unavailable(Arc::new(error)))?;
         let status = connection.status().clone();
-        if let Some(queue) = &self.declare {
-            declare_queue(&connection, queue).await?;
-        }
-        let channel = connection.create_channel().await?;
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await?;
+        let opening = async {
+            let declaring = match &self.declare {
+                Some(_) => Some(connection.create_channel().await?),
+                None => None,
+            };
+            Ok::<_, lapin::Error>((declaring, connection.create_channel().await?))
+        };
+        let (declaring, channel) = in_time(opening).await?;
+        // Others may use the connection while the queue takes its time.
+        let lease = connection.lease();
+        in_time(async {
+            if let (Some(declaring), Some(queue)) = (declaring, &self.declare) {
+                declare_queue(&declaring, queue).await?;
+            }
+            channel
+                .confirm_select(ConfirmSelectOptions::default())
+                .await
+        })
+        .await?;
+        let unwritten = Arc::new(AtomicUsize::new(0));
         Ok(Opened {
             channel,
             status,
-            _lease: connection.lease(),
+            unwritten,
+            _lease: lease,
         })
-    }
-
-    /// Publishes on one channel until it breaks, stalls, idles, or nobody is left to ask for more.
-    async fn session(&mut self, opened: &Opened, first: Job) -> End {
-        let mut confirms = FuturesUnordered::new();
-        let mut ledger = Ledger::new();
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut idle_since = Instant::now();
-        let mut handles_gone = false;
-        let mut next = Some(first);
-        loop {
-            if let Some(job) = next.take() {
-                for (sequence, wire) in enter(&mut ledger, job) {
-                    confirms.push(publish(opened.channel.clone(), sequence, wire));
-                }
-                idle_since = Instant::now();
-            }
-            if confirms.is_empty() && handles_gone {
-                return End::HandlesGone;
-            }
-            tokio::select! {
-                biased;
-                Some(complete) = confirms.next(), if !confirms.is_empty() => {
-                    let mut broken = report(&mut ledger, complete).err();
-                    // Every confirm that is complete, before any is decided: see `returns`.
-                    while let Some(Some(complete)) = confirms.next().now_or_never() {
-                        broken = report(&mut ledger, complete).err().or(broken);
-                    }
-                    let mut missing = false;
-                    ledger.decide(|slot: Slot, answer| {
-                        missing |= matches!(answer, Answer::Returned(_));
-                        self.stalled.store(false, Ordering::Relaxed);
-                        slot.fill(match answer {
-                            Answer::Confirmed => Ok(()),
-                            Answer::Nacked => Err(PublishError::Nacked),
-                            Answer::Returned(words) => Err(PublishError::Returned(words)),
-                        });
-                    });
-                    if let Some(error) = broken {
-                        ledger.drain().for_each(|slot| slot.fill(Err(error.clone())));
-                        return End::Broken;
-                    }
-                    if missing && self.declare.is_some() && ledger.is_empty() {
-                        // Somebody deleted the queue: opening the channel again declares it again.
-                        return End::Broken;
-                    }
-                }
-                job = self.jobs.recv(), if !handles_gone && ledger.len() < WINDOW => match job {
-                    Some(job) => next = Some(job),
-                    None => handles_gone = true,
-                },
-                _ = tick.tick() => {
-                    if !opened.status.connected() {
-                        let error = PublishError::Lost("the connection is gone".into());
-                        ledger.drain().for_each(|slot| slot.fill(Err(error.clone())));
-                        return End::Broken;
-                    }
-                    if ledger.is_empty() {
-                        if idle_since.elapsed() >= IDLE {
-                            return End::Idle;
-                        }
-                    } else if let Some(end) = self.expire(opened, &mut ledger) {
-                        return end;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Fails what has waited too long. One message without a confirm condemns the channel: what
-    /// else is in flight on it goes to the same place.
-    fn expire(&self, opened: &Opened, ledger: &mut Ledger<Slot>) -> Option<End> {
-        let now = Instant::now();
-        let expired = ledger.undecided().find(|slot| slot.expires <= now)?.timeout;
-        let blocked = opened.status.blocked();
-        if blocked && self.source.waits_while_blocked() {
-            // Given up now, the messages would still be published when the alarm clears, and so
-            // be published twice.
-            return None;
-        }
-        let error = if blocked {
-            PublishError::Blocked
-        } else {
-            PublishError::Timeout(expired)
-        };
-        self.stalled.store(true, Ordering::Relaxed);
-        ledger
-            .drain()
-            .for_each(|slot| slot.fill(Err(error.clone())));
-        Some(End::Broken)
     }
 }
 
-/// Declares a durable quorum queue on a channel of its own. One that exists otherwise is taken as it
-/// is, and what the user may not declare may exist all the same: the publish will tell.
-async fn declare_queue(connection: &lapin::Connection, queue: &str) -> Result<(), ConnectError> {
-    let channel = connection.create_channel().await?;
+async fn in_time<T>(
+    operation: impl Future<Output = Result<T, lapin::Error>>,
+) -> Result<T, PublishError> {
+    match tokio::time::timeout(OPERATION_TIMEOUT, Box::pin(operation)).await {
+        Ok(result) => result.map_err(|error| channel_error(&error)),
+        Err(_) => Err(PublishError::Timeout(OPERATION_TIMEOUT)),
+    }
+}
+
+/// Declares a durable quorum queue. One that exists otherwise is taken as it is, and what the user
+/// may not declare may exist all the same: the publish will tell.
+async fn declare_queue(channel: &Channel, queue: &str) -> Result<(), lapin::Error> {
     let mut arguments = FieldTable::default();
     arguments.insert(
         "x-queue-type".into(),
@@ -365,7 +309,7 @@ async fn declare_queue(connection: &lapin::Connection, queue: &str) -> Result<()
         .await
     {
         Ok(_) => Ok(()),
-        Err(error) if matches!(channel_error(&error), PublishError::Lost(_)) => Err(error.into()),
+        Err(error) if matches!(channel_error(&error), PublishError::Lost(_)) => Err(error),
         Err(error) => {
             tracing::debug!(queue, "the queue is not declared: {error}");
             Ok(())
@@ -377,42 +321,241 @@ async fn declare_queue(connection: &lapin::Connection, queue: &str) -> Result<()
 struct Opened {
     channel: Channel,
     status: lapin::ConnectionStatus,
-    _lease: super::connection::Lease,
+    /// Publishes that the client library has not written yet.
+    unwritten: Arc<AtomicUsize>,
+    _lease: Lease,
 }
 
-/// Notes the messages of a job as in flight. What cannot be written in AMQP fails at once; what
-/// nobody waits for any more has been given up, and is not published after all.
-fn enter(ledger: &mut Ledger<Slot>, job: Job) -> Vec<(u64, Wire)> {
-    if job.reply.is_closed() {
-        return Vec::new();
+impl Opened {
+    /// Whether nothing is left to write on this channel.
+    fn written(&self) -> bool {
+        let open = self.status.connected() && self.channel.status().connected();
+        !open || self.unwritten.load(Ordering::Relaxed) == 0
     }
-    let count = job.messages.len();
-    let running = Arc::new(std::sync::Mutex::new(Running {
-        results: vec![None; count],
-        open: count,
-        reply: Some(job.reply),
-    }));
-    let expires = Instant::now() + job.timeout;
-    let mut wires = Vec::with_capacity(count);
-    for (index, message) in job.messages.into_iter().enumerate() {
-        let slot = Slot {
-            job: running.clone(),
-            index,
-            timeout: job.timeout,
-            expires,
-        };
-        let message_id = message.message_id.clone();
-        match Wire::new(message) {
-            Ok(wire) => wires.push((ledger.add(message_id, slot), wire)),
-            Err(error) => slot.fill(Err(error)),
+}
+
+/// Publishing on one channel, from its opening to its end.
+struct Session {
+    opened: Opened,
+    confirms: FuturesUnordered<BoxFuture<'static, Complete>>,
+    ledger: Ledger<Slot>,
+    /// Messages taken from a job that the window has no room for yet.
+    waiting: VecDeque<(Slot, Message)>,
+}
+
+impl Session {
+    fn new(opened: Opened) -> Self {
+        Self {
+            opened,
+            confirms: FuturesUnordered::new(),
+            ledger: Ledger::new(),
+            waiting: VecDeque::new(),
         }
     }
-    wires
+
+    /// Publishes until the channel breaks or is never answered, idles, or nobody is left to ask for
+    /// more.
+    async fn run(&mut self, task: &mut Task, first: Job) -> End {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut idle_since = Instant::now();
+        let mut handles_gone = false;
+        self.take(first);
+        loop {
+            self.admit();
+            if handles_gone && self.confirms.is_empty() && self.waiting.is_empty() {
+                return End::HandlesGone;
+            }
+            tokio::select! {
+                biased;
+                _ = tick.tick() => {
+                    if !self.opened.status.connected() {
+                        return self.fail_all(|_| PublishError::Lost("the connection is gone".into()));
+                    }
+                    self.expire(task);
+                    if self.ledger.len() >= WINDOW && task.stalled.load(Ordering::Relaxed) {
+                        // Full of what is never answered: what comes next gets another channel.
+                        return self.fail_all(|slot| PublishError::Timeout(slot.timeout));
+                    }
+                    if self.ledger.is_empty() && idle_since.elapsed() >= IDLE {
+                        return End::Idle;
+                    }
+                }
+                Some(complete) = self.confirms.next(), if !self.confirms.is_empty() => {
+                    idle_since = Instant::now();
+                    if let Some(end) = self.look_through(task, complete) {
+                        return end;
+                    }
+                }
+                job = task.jobs.recv(), if !handles_gone && self.waiting.is_empty() => match job {
+                    Some(job) => self.take(job),
+                    None => handles_gone = true,
+                },
+            }
+        }
+    }
+
+    /// Takes a job on, unless nobody waits for it any more: then it has been given up, and must not
+    /// be published after all.
+    fn take(&mut self, job: Job) {
+        if job.reply.is_closed() {
+            return;
+        }
+        let count = job.messages.len();
+        let running = Arc::new(Mutex::new(Running {
+            results: vec![None; count],
+            open: count,
+            reply: Some(job.reply),
+        }));
+        for (index, message) in job.messages.into_iter().enumerate() {
+            let slot = Slot {
+                job: running.clone(),
+                index,
+                timeout: job.timeout,
+                expires: Instant::now() + job.timeout,
+            };
+            self.waiting.push_back((slot, message));
+        }
+    }
+
+    /// Publishes what the window has room for. The time that a message is given begins here.
+    fn admit(&mut self) {
+        while self.ledger.len() < WINDOW {
+            let Some((mut slot, message)) = self.waiting.pop_front() else {
+                return;
+            };
+            let message_id = message.message_id.clone();
+            match Wire::new(message) {
+                Ok(wire) => {
+                    slot.expires = Instant::now() + slot.timeout;
+                    let sequence = self.ledger.add(message_id, slot);
+                    let (channel, unwritten) = (&self.opened.channel, &self.opened.unwritten);
+                    self.confirms
+                        .push(publish(channel.clone(), unwritten.clone(), sequence, wire).boxed());
+                }
+                Err(error) => slot.fill(Err(error)),
+            }
+        }
+    }
+
+    /// Looks at every confirm that is complete, and only then decides what they mean: see
+    /// [`returns`].
+    fn look_through(&mut self, task: &Task, first: Complete) -> Option<End> {
+        let mut broken = None;
+        let mut complete = Some(first);
+        let woken = Arc::new(Woken(AtomicBool::new(false)));
+        let waker = Waker::from(woken.clone());
+        loop {
+            if let Some(complete) = complete.take()
+                && let Err(error) = report(&mut self.ledger, complete)
+                && !broken
+                    .as_ref()
+                    .is_some_and(|known| !matches!(known, PublishError::Lost(_)))
+            {
+                // What the broker said goes before what followed from it.
+                broken = Some(error);
+            }
+            match self
+                .confirms
+                .poll_next_unpin(&mut Context::from_waker(&waker))
+            {
+                Poll::Ready(Some(next)) => complete = Some(next),
+                Poll::Ready(None) => break,
+                // It also pauses with more to come, and then wakes the waker at once.
+                Poll::Pending if woken.0.swap(false, Ordering::Relaxed) => {}
+                Poll::Pending => break,
+            }
+        }
+        let mut missing = false;
+        self.ledger.decide(|slot, answer| {
+            missing |= matches!(answer, Answer::Returned(_));
+            task.stalled.store(false, Ordering::Relaxed);
+            slot.fill(match answer {
+                Answer::Confirmed => Ok(()),
+                Answer::Nacked => Err(PublishError::Nacked),
+                Answer::Returned(words) => Err(PublishError::Returned(words)),
+            });
+        });
+        if let Some(error) = broken {
+            return Some(self.fail_all(|_| error.clone()));
+        }
+        // If somebody deleted a queue that we declare, opening the channel again declares it again.
+        let declares = missing && task.declare.is_some();
+        (declares && self.ledger.is_empty() && self.waiting.is_empty()).then_some(End::Broken)
+    }
+
+    /// Fails what has waited too long for its confirm.
+    ///
+    /// While the home broker blocks its publishers nothing does: given up, the messages would be
+    /// published all the same when the alarm clears, and so twice.
+    fn expire(&mut self, task: &Task) {
+        let now = Instant::now();
+        let blocked = self.opened.status.blocked();
+        if blocked && task.source.waits_while_blocked() {
+            self.ledger.give_up(|slot| {
+                slot.expires = now + slot.timeout;
+                false
+            });
+            return;
+        }
+        for slot in self.ledger.give_up(|slot| slot.expires <= now) {
+            task.stalled.store(true, Ordering::Relaxed);
+            let error = if blocked {
+                PublishError::Blocked
+            } else {
+                PublishError::Timeout(slot.timeout)
+            };
+            slot.fill(Err(error));
+        }
+    }
+
+    fn fail_all(&mut self, error: impl Fn(&Slot) -> PublishError) -> End {
+        let waiting = self.waiting.drain(..).map(|(slot, _)| slot);
+        for slot in self.ledger.drain().chain(waiting) {
+            let error = error(&slot);
+            slot.fill(Err(error));
+        }
+        End::Broken
+    }
+
+    /// Lets go of the channel. To close one whose publishes are not written yet costs the whole
+    /// connection, since the closing is written first: such a channel lives until they are.
+    fn close(self, tasks: &TaskTracker) {
+        if self.opened.written() {
+            return;
+        }
+        let Self {
+            opened,
+            mut confirms,
+            ..
+        } = self;
+        tasks.spawn(async move {
+            while !opened.written() {
+                // Ends when the connection does, at the latest.
+                let _ = tokio::time::timeout(TICK, confirms.next()).await;
+            }
+        });
+    }
+}
+
+/// Tells that a future wants to be polled again.
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 type Complete = (u64, Result<Confirmation, lapin::Error>);
 
-async fn publish(channel: Channel, sequence: u64, wire: Wire) -> Complete {
+async fn publish(
+    channel: Channel,
+    unwritten: Arc<AtomicUsize>,
+    sequence: u64,
+    wire: Wire,
+) -> Complete {
+    unwritten.fetch_add(1, Ordering::Relaxed);
     let options = BasicPublishOptions {
         mandatory: true,
         ..BasicPublishOptions::default()
@@ -426,6 +569,7 @@ async fn publish(channel: Channel, sequence: u64, wire: Wire) -> Complete {
             wire.properties,
         )
         .await;
+    unwritten.fetch_sub(1, Ordering::Relaxed);
     let confirmation = match written {
         Ok(confirm) => confirm.await,
         Err(error) => Err(error),

@@ -29,7 +29,8 @@ pub(super) enum Answer {
 #[derive(Debug)]
 struct Entry<T> {
     message_id: String,
-    context: T,
+    /// Gone once it is given up; the confirm may come all the same.
+    context: Option<T>,
     state: State,
 }
 
@@ -79,19 +80,19 @@ impl<T> Ledger<T> {
     pub(super) fn add(&mut self, message_id: String, context: T) -> u64 {
         self.entries.push_back(Some(Entry {
             message_id,
-            context,
+            context: Some(context),
             state: State::Waiting,
         }));
         self.outstanding += 1;
         self.base + self.entries.len() as u64 - 1
     }
 
-    /// Whether no publish is undecided.
+    /// Whether no publish is without its answer.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// How many publishes are undecided, holes included.
+    /// How many publishes are between the oldest and the newest without an answer.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -168,18 +169,31 @@ impl<T> Ledger<T> {
         }
     }
 
-    /// Gives up what is undecided, oldest first.
+    /// Gives up everything that is undecided, oldest first, and forgets it.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = T> + '_ {
         self.base += self.entries.len() as u64;
         self.outstanding = 0;
         self.touched.clear();
         self.shadowed.clear();
-        self.entries.drain(..).flatten().map(|entry| entry.context)
+        self.entries
+            .drain(..)
+            .flatten()
+            .filter_map(|entry| entry.context)
     }
 
-    /// The contexts of what is undecided, oldest first.
-    pub(super) fn undecided(&self) -> impl Iterator<Item = &T> {
-        self.entries.iter().flatten().map(|entry| &entry.context)
+    /// Gives up what `overdue` says, oldest first. Their confirms may still come, and are then what
+    /// tells about the others' returns.
+    pub(super) fn give_up(&mut self, mut overdue: impl FnMut(&mut T) -> bool) -> Vec<T> {
+        let waiting = self.entries.iter_mut().flatten();
+        waiting
+            .filter_map(|entry| {
+                if entry.context.as_mut().is_some_and(&mut overdue) {
+                    entry.context.take()
+                } else {
+                    None
+                }
+            })
+            .collect()
     }
 
     fn mark_returned(&mut self, id: &str, words: &str) {
@@ -199,7 +213,9 @@ impl<T> Ledger<T> {
     fn hand_out(&mut self, sequence: u64, answer: Answer, out: &mut impl FnMut(T, Answer)) {
         let index = usize::try_from(sequence - self.base).unwrap_or(usize::MAX);
         if let Some(entry) = self.entries.get_mut(index).and_then(Option::take) {
-            out(entry.context, answer);
+            if let Some(context) = entry.context {
+                out(context, answer);
+            }
         }
     }
 
@@ -219,6 +235,21 @@ mod tests {
         let mut decided = Vec::new();
         ledger.decide(|context, answer| decided.push((context, answer)));
         decided
+    }
+
+    #[test]
+    fn what_was_given_up_still_tells_about_the_others() {
+        let mut ledger = Ledger::new();
+        let (a, b) = (ledger.add("a".into(), 1), ledger.add("b".into(), 2));
+        assert_eq!(ledger.give_up(|context| *context == 1), [1]);
+        ledger.report(a, true, Some(("b", "NO_ROUTE".into())));
+        assert_eq!(decisions(&mut ledger), []);
+        ledger.report(b, true, None);
+        assert_eq!(
+            decisions(&mut ledger),
+            [(2, Answer::Returned("NO_ROUTE".into()))]
+        );
+        assert!(ledger.is_empty());
     }
 
     #[test]
