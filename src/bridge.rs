@@ -243,6 +243,7 @@ impl Bridge {
     /// `delivery.shutdown_timeout` is over. Ends early only with an error that somebody has to see
     /// to: a topology that is not what it must be.
     pub async fn run(self) -> Result<(), BridgeError> {
+        info!(address = %self.address, "probes and metrics are served");
         let after = CancellationToken::new();
         let (home, end) = (self.home.clone(), after.clone());
         let mut supervisor = self.services.spawn(async move { home.run(end).await });

@@ -11,5 +11,11 @@
 
 mod support;
 
+mod commands;
 mod harness;
+mod house;
 mod private_node;
+mod reload;
+mod running;
+mod topology;
+mod watching;

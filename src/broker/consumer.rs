@@ -11,7 +11,7 @@ use lapin::{
     types::FieldTable,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     connection::{ConnectError, OPERATION_TIMEOUT, deadline},
@@ -51,6 +51,7 @@ pub async fn consume<W, F>(
 {
     let mut link = home.link();
     let mut failures = 0;
+    let mut said = false;
     while !stop.is_cancelled() {
         let connection = tokio::select! {
             () = stop.cancelled() => return,
@@ -62,7 +63,10 @@ pub async fn consume<W, F>(
         if let Some(connection) = connection {
             match start(&connection, &options, &stop).await {
                 Ok(session) => {
-                    failures = 0;
+                    if said {
+                        info!(queue = options.queue, "consuming again");
+                    }
+                    (failures, said) = (0, false);
                     present(true);
                     work(session).await;
                     present(false);
@@ -72,7 +76,8 @@ pub async fn consume<W, F>(
                     debug!(queue = options.queue, "the consumer ended");
                 }
                 Err(error) if connection.status().connected() => {
-                    if failures == 0 {
+                    if !said {
+                        said = true;
                         warn!(
                             queue = options.queue,
                             "cannot consume: {error}; trying for ever"

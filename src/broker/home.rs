@@ -186,11 +186,9 @@ impl Home {
     }
 
     async fn connect(&self) -> Result<Connection, TopologyError> {
+        require_at_least_once(&self.dialer, &self.topology).await?;
         let connection = self.dialer.connect().await?;
         self.repair(&connection).await?;
-        let probe = self.dialer.connect().await?;
-        self.topology.require_at_least_once(&probe).await?;
-        close(&probe).await;
         Ok(connection)
     }
 
@@ -203,6 +201,18 @@ impl Home {
         self.lanes.close();
         self.subscribers.close();
     }
+}
+
+/// Makes sure that the broker dead-letters at least once, over a connection of its own. Comes before
+/// anything is declared: a queue that is declared where this is off may stay without it.
+pub async fn require_at_least_once(
+    dialer: &Dialer,
+    topology: &Topology,
+) -> Result<(), TopologyError> {
+    let probe = dialer.connect().await?;
+    topology.require_at_least_once(&probe).await?;
+    close(&probe).await;
+    Ok(())
 }
 
 /// Closes a connection; its end is what matters, not how.

@@ -563,7 +563,9 @@ impl<'a> Declaring<'a> {
             arguments,
         );
         let result = deadline("declare an exchange", OPERATION_TIMEOUT, declared).await;
-        explain("exchange", &exchange.name, &exchange.arguments, result)
+        let mut wanted = exchange.arguments.clone();
+        wanted.insert("type", Argument::Text(exchange.kind.to_owned()));
+        explain("exchange", &exchange.name, &wanted, result)
     }
 
     async fn queue(&mut self, queue: &Queue) -> Result<(), TopologyError> {
@@ -617,7 +619,7 @@ fn explain(
                 kind,
                 name,
                 wanted: wanted.get(argument.as_str()).map_or_else(
-                    || default_of(kind, &argument).to_owned(),
+                    || default_of(&argument).to_owned(),
                     ToString::to_string,
                 ),
                 argument,
@@ -639,11 +641,10 @@ fn explain(
 }
 
 /// What a declaration says when the argument is not among its arguments.
-fn default_of(kind: &str, argument: &str) -> &'static str {
-    match (kind, argument) {
-        (_, "durable") => "true",
-        (_, "auto_delete" | "exclusive" | "internal") => "false",
-        ("exchange", "type") => "the type that `hookbridge topology` prints",
+fn default_of(argument: &str) -> &'static str {
+    match argument {
+        "durable" => "true",
+        "auto_delete" | "exclusive" | "internal" => "false",
         _ => "none",
     }
 }

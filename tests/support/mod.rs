@@ -6,4 +6,5 @@ pub mod client;
 pub mod eventually;
 pub mod http;
 pub mod management;
+pub mod program;
 pub mod proxy;
