@@ -283,6 +283,13 @@ async fn what_exists_otherwise_is_one_error_that_names_it_the_argument_and_both_
             "queues",
             "events",
             json!({"durable": true, "arguments": {}}),
+            // Brokers name one argument of several that differ.
+            "x-dead-letter-exchange = none, but hookbridge needs PREFIX.rejected",
+        ),
+        (
+            "queues",
+            "lost",
+            json!({"durable": true, "arguments": {"x-overflow": "reject-publish"}}),
             "x-queue-type = classic, but hookbridge needs quorum",
         ),
         (
