@@ -86,7 +86,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
         }
         Command::Publish(args) => {
             publish::run(&args, &mut io::stdout().lock(), &mut io::stderr().lock()).map(failed)
-        },
+        }
         Command::Healthcheck(args) => healthcheck::run(&args, &mut io::stderr().lock()).map(failed),
         Command::Completions { shell } => {
             let mut command = Cli::command();
@@ -103,7 +103,7 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 }
 
 /// What a command says that needs the home broker and does not reach it.
-fn no_broker(error: ConnectError) -> anyhow::Error {
+fn no_broker(error: &ConnectError) -> anyhow::Error {
     anyhow::anyhow!(
         "cannot connect to the home broker: {error}; look whether it runs, and at broker.uri in the settings"
     )

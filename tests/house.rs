@@ -147,7 +147,14 @@ fn pure_files_know_no_runtime_and_no_client() {
         let there = |source: &&Source| source.is_in(&[place]);
         assert!(sources.iter().any(|s| there(&s)), "{place} is not there");
         for source in sources.iter().filter(there) {
-            let unknown = ["tokio", "tokio_util", "lapin", "reqwest", "std::fs", "std::net"];
+            let unknown = [
+                "tokio",
+                "tokio_util",
+                "lapin",
+                "reqwest",
+                "std::fs",
+                "std::net",
+            ];
             for library in unknown {
                 let named = source.names(&format!("{library}::"));
                 assert!(!named, "{library} is named in {}", source.path);
@@ -165,9 +172,21 @@ fn parts_that_meet_in_the_bridge_do_not_know_each_other() {
         ("admin", &["intake", "deliver", "bridge", "cli"]),
         (
             "broker",
-            &["intake", "deliver", "admin", "bridge", "cli", "webhook", "event", "subscriber"],
+            &[
+                "intake",
+                "deliver",
+                "admin",
+                "bridge",
+                "cli",
+                "webhook",
+                "event",
+                "subscriber",
+            ],
         ),
-        ("telemetry", &["intake", "deliver", "admin", "bridge", "cli", "broker"]),
+        (
+            "telemetry",
+            &["intake", "deliver", "admin", "bridge", "cli", "broker"],
+        ),
     ];
     for (part, unknown) in strangers {
         let places = [format!("{part}.rs"), format!("{part}/")];
@@ -180,14 +199,22 @@ fn parts_that_meet_in_the_bridge_do_not_know_each_other() {
     }
     let bridge = sources.iter().find(|s| s.path == "bridge.rs").unwrap();
     for part in ["intake", "deliver", "admin", "broker"] {
-        assert!(bridge.uses(part), "the bridge uses {part}: is the rule right?");
+        assert!(
+            bridge.uses(part),
+            "the bridge uses {part}: is the rule right?"
+        );
     }
 }
 
 #[test]
 fn every_task_is_known_to_a_tracker_and_every_channel_has_a_bound() {
     for source in sources().iter().filter(|source| !source.is_test()) {
-        for call in ["tokio::spawn(", "task::spawn(", "unbounded_channel", "thread::spawn("] {
+        for call in [
+            "tokio::spawn(",
+            "task::spawn(",
+            "unbounded_channel",
+            "thread::spawn(",
+        ] {
             let named = source.code.contains(call);
             assert!(!named || source.is_in(&[DEMO]), "{call} in {}", source.path);
         }

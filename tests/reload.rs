@@ -59,8 +59,7 @@ async fn a_new_subscriber_gets_the_next_event() {
     let program = setup.run_ready().await;
     let client = vhost.connect().await;
     publish(&client, "before").await;
-    let unmatched =
-        r#"hookbridge_events_total{result="unmatched",type="case.status.updated"}"#;
+    let unmatched = r#"hookbridge_events_total{result="unmatched",type="case.status.updated"}"#;
     program.wait_metric(unmatched, 1.0).await;
 
     setup.http_subscriber("new", &receiver.url("/new"));
@@ -120,8 +119,7 @@ async fn a_removed_subscriber_is_unknown_and_its_delivery_a_dead_letter() {
     assert_eq!(header("hookbridge-first-reason"), "http_status");
     assert_eq!(header("hookbridge-attempts"), "2");
     publish(&client, "two").await;
-    let unmatched =
-        r#"hookbridge_events_total{result="unmatched",type="case.status.updated"}"#;
+    let unmatched = r#"hookbridge_events_total{result="unmatched",type="case.status.updated"}"#;
     program.wait_metric(unmatched, 1.0).await;
     program.stop().await;
     assert_eq!(receiver.arrivals().len(), 1);

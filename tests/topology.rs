@@ -179,7 +179,9 @@ async fn the_printed_table_has_every_exchange_queue_key_and_argument() {
     let rows: Vec<Vec<String>> = printed.out.lines().map(words).collect();
     let all = expected(2_000);
     let row_of = |name: &str| {
-        let mut found = rows.iter().filter(|row| row.first().is_some_and(|w| w == name));
+        let mut found = rows
+            .iter()
+            .filter(|row| row.first().is_some_and(|w| w == name));
         // An exchange and a queue can have the same name: exchanges come first.
         let first = found.next().unwrap_or_else(|| panic!("{name}"));
         (first, found.next())
@@ -187,7 +189,10 @@ async fn the_printed_table_has_every_exchange_queue_key_and_argument() {
     let has = |row: &[String], arguments: &Value| {
         for (name, value) in arguments.as_object().unwrap() {
             let value = value.as_str().map_or(value.to_string(), str::to_owned);
-            assert!(row.contains(&format!("{name}={value}")), "{name} in {row:?}");
+            assert!(
+                row.contains(&format!("{name}={value}")),
+                "{name} in {row:?}"
+            );
         }
     };
     for (name, (kind, arguments)) in &all.exchanges {
@@ -234,7 +239,10 @@ async fn a_missing_queue_is_named_with_its_remedy_when_nothing_may_be_declared()
     assert_eq!(refused.code, Some(1));
     assert_one_error(
         &refused.err,
-        &["exchange 'hookbridge.lost' does not exist", "topology --apply"],
+        &[
+            "exchange 'hookbridge.lost' does not exist",
+            "topology --apply",
+        ],
     );
     setup.call(&["topology", "--apply"]).await;
     vhost.delete_queue("hookbridge.second.slow.11");
@@ -274,9 +282,7 @@ async fn what_exists_otherwise_is_one_error_that_names_it_the_argument_and_both_
         }
         json!({"durable": true, "arguments": arguments})
     };
-    let topic = |durable: bool, kind: &str, arguments: Value| {
-        json!({"durable": durable, "type": kind, "arguments": arguments})
-    };
+    let topic = |durable: bool, kind: &str, arguments: Value| json!({"durable": durable, "type": kind, "arguments": arguments});
     // What there is, and the words of the error after the name.
     let cases = [
         (
@@ -307,8 +313,10 @@ async fn what_exists_otherwise_is_one_error_that_names_it_the_argument_and_both_
         (
             "queues",
             "events",
-            quorum(json!({"x-dead-letter-exchange": "PREFIX.rejected", "x-overflow": "drop-head",
-                          "x-dead-letter-strategy": "at-most-once"})),
+            quorum(
+                json!({"x-dead-letter-exchange": "PREFIX.rejected", "x-overflow": "drop-head",
+                          "x-dead-letter-strategy": "at-most-once"}),
+            ),
             "x-dead-letter-strategy = at-most-once, but hookbridge needs at-least-once",
         ),
         (
@@ -370,12 +378,28 @@ async fn what_exists_otherwise_is_one_error_that_names_it_the_argument_and_both_
             &refused.err,
             &[&begins, &words.replace("PREFIX", &prefix), "broker.prefix"],
         );
-        // Verifying finds the same as declaring, once everything else is there, or before.
-        setup.set("broker.declare", false);
-        let refused = setup.call(&["run"]).await;
-        assert_eq!(refused.code, Some(1), "{words}: {}", refused.err);
-        setup.set("broker.declare", true);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verifying_finds_other_arguments_too_and_changes_nothing() {
+    let vhost = Vhost::new("topology");
+    let setup = Setup::of(&vhost);
+    setup.set("broker.declare", false);
+    setup.call(&["topology", "--apply"]).await;
+    vhost.delete_queue("hookbridge.dead");
+    let path = format!("queues/{}/hookbridge.dead", vhost.name);
+    let other = json!({"durable": true, "arguments": {
+        "x-queue-type": "quorum", "x-dead-letter-exchange": "hookbridge.dead",
+    }});
+    management::must("PUT", &path, &other);
+    let refused = setup.call(&["run"]).await;
+    assert_eq!(refused.code, Some(1), "{}", refused.err);
+    let words = "queue 'hookbridge.dead' exists with x-dead-letter-exchange = hookbridge.dead, \
+                 but hookbridge needs hookbridge.lost";
+    assert_one_error(&refused.err, &[words]);
+    let there = management::call("GET", &path, &Value::Null).json();
+    assert_eq!(there["arguments"], other["arguments"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -419,7 +443,10 @@ async fn a_user_who_may_configure_nothing_runs_on_what_is_there() {
     assert_eq!(refused.code, Some(1), "{}", refused.err);
     assert_one_error(
         &refused.err,
-        &["cannot declare exchange 'hookbridge.lost'", "access to exchange"],
+        &[
+            "cannot declare exchange 'hookbridge.lost'",
+            "access to exchange",
+        ],
     );
 
     setup.set("broker.declare", false);
@@ -454,8 +481,16 @@ async fn prune_deletes_an_old_wait_queue_once_it_is_empty() {
 
     let pruned = setup.call(&["topology", "--prune", "10s", "1h"]).await;
     assert_eq!(pruned.code, Some(1), "{}", pruned.out);
-    assert!(pruned.out.contains("hookbridge.retry.10000: does not exist"));
-    assert!(pruned.out.contains("hookbridge.retry.3600000: still holds 1"));
+    assert!(
+        pruned
+            .out
+            .contains("hookbridge.retry.10000: does not exist")
+    );
+    assert!(
+        pruned
+            .out
+            .contains("hookbridge.retry.3600000: still holds 1")
+    );
     assert_one_error(&pruned.err, &["not empty"]);
     assert_eq!(client.depth(&waits[1]).await, Some(1));
 
@@ -496,7 +531,10 @@ async fn a_broker_that_cannot_dead_letter_at_least_once_is_refused_until_it_can(
     for arguments in [&["run"][..], &["topology", "--apply"]] {
         let refused = setup.call(arguments).await;
         assert_eq!(refused.code, Some(1), "{}", refused.err);
-        assert_one_error(&refused.err, &["does not dead-letter at least once", command]);
+        assert_one_error(
+            &refused.err,
+            &["does not dead-letter at least once", command],
+        );
     }
     node.rabbitmqctl(&["enable_feature_flag", "stream_queue"])
         .unwrap();
@@ -505,6 +543,8 @@ async fn a_broker_that_cannot_dead_letter_at_least_once_is_refused_until_it_can(
     let count = "length(supervisor:which_children(rabbit_fifo_dlx_sup)).";
     let all = async || (node.rabbitmqctl(&["eval", count]).unwrap() == "52").then_some(());
     let what = "all queues dead-letter at least once";
-    program.watch(what, START.min(Duration::from_secs(30)), all).await;
+    program
+        .watch(what, START.min(Duration::from_secs(30)), all)
+        .await;
     program.stop().await;
 }

@@ -125,7 +125,9 @@ fn allowed(label: &str, value: &str, subscribers: &[&str]) -> bool {
         "outcome" => ["delivered", "dead"].contains(&value),
         "attempt" => ["1", "2"].contains(&value),
         "queue" => {
-            let groups = ["events", "first", "retry", "second", "dead", "rejected", "lost"];
+            let groups = [
+                "events", "first", "retry", "second", "dead", "rejected", "lost",
+            ];
             groups.contains(&value)
         }
         "state" => ["enabled", "disabled"].contains(&value),
@@ -147,7 +149,10 @@ async fn publish(client: &Client, event: &Value) {
 /// Checks every line of `/metrics` against the table, and returns the names that have a series.
 async fn assert_contract(program: &Program, subscribers: &[&str]) -> BTreeSet<String> {
     let (_, text) = program.get("/metrics").await;
-    let table: Vec<_> = METRICS.iter().filter(|(name, ..)| !name.is_empty()).collect();
+    let table: Vec<_> = METRICS
+        .iter()
+        .filter(|(name, ..)| !name.is_empty())
+        .collect();
     for line in text.lines() {
         if let Some(kind) = line.strip_prefix("# TYPE ") {
             let known = table
@@ -207,7 +212,13 @@ async fn every_metric_of_the_contract_is_there_and_counts() {
     publish(&client, &event("b", &["queue", "retried", "failing"])).await;
     // Nobody's; unknown; and wrong in several ways, all with names of the sender's choice.
     publish(&client, &event("c", &["somebody-else"])).await;
-    for kind in ["evil\"} 1\nhookbridge_x{a=\"", "", "StatusUpdate", "🦀", "other.kind"] {
+    for kind in [
+        "evil\"} 1\nhookbridge_x{a=\"",
+        "",
+        "StatusUpdate",
+        "🦀",
+        "other.kind",
+    ] {
         let mut unknown = event("d", &["fine"]);
         unknown["type"] = json!(kind);
         publish(&client, &unknown).await;
@@ -258,12 +269,27 @@ async fn every_metric_of_the_contract_is_there_and_counts() {
         program.wait_metric(&series, count).await;
     }
     for (series, count) in [
-        ("hookbridge_attempt_duration_seconds_count{transport=\"http\"}", 5.0),
-        ("hookbridge_attempt_duration_seconds_count{transport=\"amqp\"}", 2.0),
-        ("hookbridge_delivery_latency_seconds_count{transport=\"http\"}", 2.0),
-        ("hookbridge_delivery_latency_seconds_count{transport=\"amqp\"}", 2.0),
+        (
+            "hookbridge_attempt_duration_seconds_count{transport=\"http\"}",
+            5.0,
+        ),
+        (
+            "hookbridge_attempt_duration_seconds_count{transport=\"amqp\"}",
+            2.0,
+        ),
+        (
+            "hookbridge_delivery_latency_seconds_count{transport=\"http\"}",
+            2.0,
+        ),
+        (
+            "hookbridge_delivery_latency_seconds_count{transport=\"amqp\"}",
+            2.0,
+        ),
         ("hookbridge_in_flight{transport=\"http\"}", 0.0),
-        ("hookbridge_subscriber_failures_in_a_row{subscriber=\"failing\"}", 2.0),
+        (
+            "hookbridge_subscriber_failures_in_a_row{subscriber=\"failing\"}",
+            2.0,
+        ),
         ("hookbridge_subscribers{state=\"enabled\"}", 4.0),
         ("hookbridge_subscribers{state=\"disabled\"}", 1.0),
         ("hookbridge_queue_messages{queue=\"dead\"}", 1.0),
@@ -292,7 +318,9 @@ async fn every_metric_of_the_contract_is_there_and_counts() {
 
     let seen = assert_contract(&program, &all).await;
     let names = METRICS.iter().map(|(name, ..)| (*name).to_owned());
-    let missing: Vec<_> = names.filter(|n| !n.is_empty() && !seen.contains(n)).collect();
+    let missing: Vec<_> = names
+        .filter(|n| !n.is_empty() && !seen.contains(n))
+        .collect();
     assert_eq!(missing, Vec::<String>::new());
     program.stop().await;
 }
@@ -341,16 +369,20 @@ async fn failures_in_a_row_name_the_fifty_worst_and_no_more() {
         // All of them fail, and the last ten twice as often.
         let events = if number < 50 { "w1" } else { "w" };
         let id = format!("{events}-{number}");
-        let cases = if number < 50 { "[\"one\"]" } else { "[\"one\", \"two\"]" };
-        let text = format!(
-            "id = \"{id}\"\ncases = {cases}\nevents = [\"*\"]\n[http]\nurl = \"{url}\"\n"
-        );
+        let cases = if number < 50 {
+            "[\"one\"]"
+        } else {
+            "[\"one\", \"two\"]"
+        };
+        let text =
+            format!("id = \"{id}\"\ncases = {cases}\nevents = [\"*\"]\n[http]\nurl = \"{url}\"\n");
         setup.subscriber(&id, &text);
     }
     let program = setup.run_ready().await;
     publish(&client, &event("one", &[])).await;
     publish(&client, &event("two", &[])).await;
-    let dead = "hookbridge_deliveries_total{outcome=\"dead\",transport=\"http\",webhook=\"StatusUpdate\"}";
+    let dead =
+        "hookbridge_deliveries_total{outcome=\"dead\",transport=\"http\",webhook=\"StatusUpdate\"}";
     program.wait_metric(dead, 70.0).await;
     let metrics = program.metrics().await;
     let rows: Vec<_> = metrics
@@ -368,7 +400,10 @@ async fn the_log_has_one_line_for_each_failed_attempt_and_none_for_a_success() {
     let vhost = Vhost::new("watching");
     let client = vhost.connect().await;
     let receiver = Receiver::start().await;
-    receiver.answer("/failing", Answer::Body(503, b"come back, key hunter2".into()));
+    receiver.answer(
+        "/failing",
+        Answer::Body(503, b"come back, key hunter2".into()),
+    );
     let setup = Setup::of(&vhost);
     setup.set("log.format", "json");
     setup.http_subscriber("fine", &receiver.url("/fine"));
@@ -379,9 +414,7 @@ async fn the_log_has_one_line_for_each_failed_attempt_and_none_for_a_success() {
     for id in ["one", "two", "three"] {
         publish(&client, &event(id, &[])).await;
     }
-    client
-        .wait_for_depth("hookbridge.dead", 3, SOON)
-        .await;
+    client.wait_for_depth("hookbridge.dead", 3, SOON).await;
     program
         .wait_metric(
             "hookbridge_deliveries_total{outcome=\"delivered\",transport=\"http\",webhook=\"StatusUpdate\"}",
@@ -422,6 +455,9 @@ async fn the_log_has_one_line_for_each_failed_attempt_and_none_for_a_success() {
     let text = program.log_text();
     assert!(!text.contains("hunter2"), "a secret in the log");
     let password = format!("{0}:{0}@", vhost.name);
-    assert!(!text.contains(&password), "the broker's password in the log");
+    assert!(
+        !text.contains(&password),
+        "the broker's password in the log"
+    );
     program.stop().await;
 }

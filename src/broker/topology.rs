@@ -618,10 +618,9 @@ fn explain(
             Some((argument, existing)) => TopologyError::Mismatch {
                 kind,
                 name,
-                wanted: wanted.get(argument.as_str()).map_or_else(
-                    || default_of(&argument).to_owned(),
-                    ToString::to_string,
-                ),
+                wanted: wanted
+                    .get(argument.as_str())
+                    .map_or_else(|| default_of(&argument).to_owned(), ToString::to_string),
                 argument,
                 existing,
             },
@@ -657,7 +656,12 @@ fn inequivalent(words: &str) -> Option<(String, String)> {
     let existing = rest.split_once("but current is ")?.1.trim();
     let existing = existing.strip_prefix("the value ").unwrap_or(existing);
     let existing = existing.split(" of type").next().unwrap_or(existing);
-    Some((argument.to_owned(), existing.trim_matches('\'').to_owned()))
+    let existing = match (argument, existing.trim_matches('\'')) {
+        // What a queue is that says nothing about it.
+        ("x-queue-type", "none") => "classic",
+        (_, existing) => existing,
+    };
+    Some((argument.to_owned(), existing.to_owned()))
 }
 
 #[cfg(test)]
@@ -675,6 +679,11 @@ mod tests {
             (
                 "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': received \
                  'quorum' but current is 'classic'",
+                ("x-queue-type", "classic"),
+            ),
+            (
+                "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': received \
+                 the value 'quorum' of type 'longstr' but current is none",
                 ("x-queue-type", "classic"),
             ),
             (

@@ -53,11 +53,7 @@ struct Event {
 
 /// Publishes the events and says how many to `out`, and which failed to `err`. Returns whether any
 /// did.
-pub fn run(
-    args: &PublishArgs,
-    out: &mut impl Write,
-    err: &mut impl Write,
-) -> anyhow::Result<bool> {
+pub fn run(args: &PublishArgs, out: &mut impl Write, err: &mut impl Write) -> anyhow::Result<bool> {
     let settings = settings::load(&args.config.config, environment())
         .map_err(|mistakes| anyhow::anyhow!("the settings are wrong:\n{mistakes}"))?;
     let mut events = Vec::new();
@@ -116,7 +112,7 @@ async fn publish(
 ) -> anyhow::Result<bool> {
     let dialer = home_dialer(&settings.broker);
     // A broker that is not there is one mistake, not one for each event.
-    let probe = dialer.connect().await.map_err(no_broker)?;
+    let probe = dialer.connect().await.map_err(|error| no_broker(&error))?;
     home::close(&probe).await;
     let tasks = TaskTracker::new();
     let source = Source::home(dialer, 1)?;

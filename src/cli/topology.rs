@@ -71,7 +71,7 @@ pub fn run(args: &TopologyArgs, out: &mut impl Write) -> anyhow::Result<()> {
 
 async fn apply(settings: &Settings, topology: &Topology) -> anyhow::Result<()> {
     let dialer = bridge::home_dialer(&settings.broker);
-    let connection = dialer.connect().await.map_err(no_broker)?;
+    let connection = dialer.connect().await.map_err(|error| no_broker(&error))?;
     home::require_at_least_once(&dialer, topology).await?;
     topology.declare(&connection).await?;
     home::close(&connection).await;
@@ -87,7 +87,7 @@ async fn prune(
     let connection = bridge::home_dialer(&settings.broker)
         .connect()
         .await
-        .map_err(no_broker)?;
+        .map_err(|error| no_broker(&error))?;
     let mut kept = 0;
     for delay in delays {
         if *delay == settings.delivery.retry_delay {

@@ -24,7 +24,7 @@ use super::{
 };
 
 /// For a start that has half a hundred queues to declare.
-pub const START: Duration = Duration::from_secs(60);
+pub const START: Duration = Duration::from_mins(1);
 
 /// A folder of settings and subscribers, and the program with it.
 pub struct Setup {
