@@ -247,8 +247,10 @@ impl Bridge {
         let after = CancellationToken::new();
         let (home, end) = (self.home.clone(), after.clone());
         let mut supervisor = self.services.spawn(async move { home.run(end).await });
-        self.start_services(&after);
+        // First, since each says that it is not there yet, and the admin listener must not answer
+        // "ready" before.
         self.start_consumers();
+        self.start_services(&after);
         let ended = loop {
             tokio::select! {
                 () = self.stop.cancelled() => break Ok(()),

@@ -85,7 +85,11 @@ impl Deliver {
 
     async fn deliver(self: Arc<Self>, received: Received, attempt: Attempt, settler: Settler) {
         let consumed = match wire::consumed(&received) {
-            Ok(consumed) => consumed,
+            Ok(consumed) => Consumed {
+                // A dead letter that was moved back to `first` still carries its old failure.
+                first: consumed.first.filter(|_| attempt == Attempt::Second),
+                ..consumed
+            },
             Err(error) => {
                 warn!(
                     key = received.routing_key,

@@ -1,7 +1,7 @@
 //! One delivery: a webhook addressed to one subscriber, the unit that is attempted, retried,
 //! dead-lettered and replayed. Pure: no I/O, no runtime.
 
-use std::fmt;
+use std::{fmt, sync::LazyLock};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -41,9 +41,10 @@ pub struct Delivery {
 /// The id of the webhook made from the event (`source`, `id`) for `subscriber`: UUIDv5, so that a
 /// repeated attempt carries the id that the receiver has seen.
 pub fn webhook_id(source: &str, id: &str, subscriber: &str) -> Uuid {
-    let namespace = Uuid::new_v5(&Uuid::NAMESPACE_URL, b"urn:hookbridge:webhook");
+    static NAMESPACE: LazyLock<Uuid> =
+        LazyLock::new(|| Uuid::new_v5(&Uuid::NAMESPACE_URL, b"urn:hookbridge:webhook"));
     let name = serde_json::json!([source, id, subscriber]).to_string();
-    Uuid::new_v5(&namespace, name.as_bytes())
+    Uuid::new_v5(&NAMESPACE, name.as_bytes())
 }
 
 /// Which try of a delivery: told by the queue that it is consumed from, and by nothing else.

@@ -181,57 +181,8 @@ async fn assert_contract(program: &Program, subscribers: &[&str]) -> BTreeSet<St
     seen
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_metric_of_the_contract_is_there_and_counts() {
-    let vhost = Vhost::new("watching");
-    let client = vhost.connect().await;
-    client.declare_quorum("their.queue").await;
-    let receiver = Receiver::start().await;
-    receiver.answer_in_turn("/retried", vec![Answer::Status(500), Answer::Status(200)]);
-    receiver.answer("/failing", Answer::Status(418));
-    let setup = Setup::of(&vhost);
-    setup.set("source.max_event_bytes", 4096);
-    let party = |id: &str, target: &str| {
-        let text = format!("id = \"{id}\"\nparty = \"{id}\"\nevents = [\"*\"]\n{target}\n");
-        setup.subscriber(id, &text);
-    };
-    for path in ["fine", "retried", "failing"] {
-        let url = receiver.url(&format!("/{path}"));
-        party(path, &format!("[http]\nurl = \"{url}\""));
-    }
-    party("queue", "[amqp]\nqueue = \"their.queue\"");
-    setup.subscriber(
-        "off",
-        "id = \"off\"\nenabled = false\nscope = \"all\"\nevents = [\"*\"]\n[http]\nurl = \"http://off.example/\"\n",
-    );
-    let program = setup.run_ready().await;
-    let all = ["fine", "retried", "failing", "queue", "off"];
-
-    // Two deliveries over AMQP, one over HTTP, one after a retry, one dead.
-    publish(&client, &event("a", &["fine", "queue"])).await;
-    publish(&client, &event("b", &["queue", "retried", "failing"])).await;
-    // Nobody's; unknown; and wrong in several ways, all with names of the sender's choice.
-    publish(&client, &event("c", &["somebody-else"])).await;
-    for kind in [
-        "evil\"} 1\nhookbridge_x{a=\"",
-        "",
-        "StatusUpdate",
-        "🦀",
-        "other.kind",
-    ] {
-        let mut unknown = event("d", &["fine"]);
-        unknown["type"] = json!(kind);
-        publish(&client, &unknown).await;
-    }
-    publish(&client, &json!({"type": "hostile-1"})).await;
-    publish(&client, &json!(["hostile-2"])).await;
-    let mut broken = event("e", &["fine"]);
-    broken["data"]["status"]["key"] = json!(17);
-    publish(&client, &broken).await;
-    let mut large = event("f", &["fine"]);
-    large["data"]["more"] = json!("x".repeat(5_000));
-    publish(&client, &large).await;
-
+/// What the deliveries of the test below come to.
+async fn wait_for_counts(program: &Program) {
     let status = "case.status.updated";
     for (result, kind, count) in [
         ("accepted", status, 2.0),
@@ -302,6 +253,60 @@ async fn every_metric_of_the_contract_is_there_and_counts() {
     ] {
         program.wait_metric(series, count).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_metric_of_the_contract_is_there_and_counts() {
+    let vhost = Vhost::new("watching");
+    let client = vhost.connect().await;
+    client.declare_quorum("their.queue").await;
+    let receiver = Receiver::start().await;
+    receiver.answer_in_turn("/retried", vec![Answer::Status(500), Answer::Status(200)]);
+    receiver.answer("/failing", Answer::Status(418));
+    let setup = Setup::of(&vhost);
+    setup.set("source.max_event_bytes", 4096);
+    let party = |id: &str, target: &str| {
+        let text = format!("id = \"{id}\"\nparty = \"{id}\"\nevents = [\"*\"]\n{target}\n");
+        setup.subscriber(id, &text);
+    };
+    for path in ["fine", "retried", "failing"] {
+        let url = receiver.url(&format!("/{path}"));
+        party(path, &format!("[http]\nurl = \"{url}\""));
+    }
+    party("queue", "[amqp]\nqueue = \"their.queue\"");
+    setup.subscriber(
+        "off",
+        "id = \"off\"\nenabled = false\nscope = \"all\"\nevents = [\"*\"]\n[http]\nurl = \"http://off.example/\"\n",
+    );
+    let program = setup.run_ready().await;
+    let all = ["fine", "retried", "failing", "queue", "off"];
+
+    // Two deliveries over AMQP, one over HTTP, one after a retry, one dead.
+    publish(&client, &event("a", &["fine", "queue"])).await;
+    publish(&client, &event("b", &["queue", "retried", "failing"])).await;
+    // Nobody's; unknown; and wrong in several ways, all with names of the sender's choice.
+    publish(&client, &event("c", &["somebody-else"])).await;
+    for kind in [
+        "evil\"} 1\nhookbridge_x{a=\"",
+        "",
+        "StatusUpdate",
+        "🦀",
+        "other.kind",
+    ] {
+        let mut unknown = event("d", &["fine"]);
+        unknown["type"] = json!(kind);
+        publish(&client, &unknown).await;
+    }
+    publish(&client, &json!({"type": "hostile-1"})).await;
+    publish(&client, &json!(["hostile-2"])).await;
+    let mut broken = event("e", &["fine"]);
+    broken["data"]["status"]["key"] = json!(17);
+    publish(&client, &broken).await;
+    let mut large = event("f", &["fine"]);
+    large["data"]["more"] = json!("x".repeat(5_000));
+    publish(&client, &large).await;
+
+    wait_for_counts(&program).await;
     let metrics = program.metrics().await;
     // A success ends a row of failures: the series is gone.
     let retried = "hookbridge_subscriber_failures_in_a_row{subscriber=\"retried\"}";

@@ -76,8 +76,8 @@ pub async fn consume<W, F>(
                     debug!(queue = options.queue, "the consumer ended");
                 }
                 Err(error) if connection.status().connected() => {
-                    if !said {
-                        said = true;
+                    // Said once for each outage.
+                    if !std::mem::replace(&mut said, true) {
                         warn!(
                             queue = options.queue,
                             "cannot consume: {error}; trying for ever"

@@ -5,7 +5,10 @@
 use std::{sync::Arc, time::Duration};
 
 use lapin::Connection;
-use tokio::sync::watch;
+use tokio::{
+    sync::{Mutex, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -24,6 +27,8 @@ const BACKOFF: [Duration; 5] = [
 ];
 /// Publishing connections that subscribers' channels spread over.
 const SUBSCRIBER_CONNECTIONS: usize = 2;
+/// The least time between two repairs of the topology.
+const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
 /// How often a connection is looked at.
 const WATCH: Duration = Duration::from_millis(250);
 
@@ -53,6 +58,7 @@ pub struct Home {
     declare: bool,
     link: watch::Sender<Link>,
     reconnects: watch::Sender<u64>,
+    repaired: Mutex<Option<Instant>>,
     lanes: Source,
     subscribers: Source,
 }
@@ -81,6 +87,7 @@ impl Home {
             declare,
             link: watch::Sender::new(Link::Down("not connected yet".into())),
             reconnects: watch::Sender::new(0),
+            repaired: Mutex::default(),
         })
     }
 
@@ -176,8 +183,18 @@ impl Home {
         }
     }
 
-    /// Brings the topology back on a live connection: somebody may have deleted a queue.
+    /// Brings the topology back on a live connection: somebody may have deleted a queue. When many
+    /// consumers ask at once, one of them does it for all.
     pub async fn repair(&self, connection: &Connection) -> Result<(), TopologyError> {
+        let mut repaired = self.repaired.lock().await;
+        if repaired.is_some_and(|at| at.elapsed() < REPAIR_INTERVAL) {
+            return Ok(());
+        }
+        *repaired = Some(Instant::now());
+        self.establish(connection).await
+    }
+
+    async fn establish(&self, connection: &Connection) -> Result<(), TopologyError> {
         if self.declare {
             self.topology.declare(connection).await
         } else {
@@ -188,7 +205,7 @@ impl Home {
     async fn connect(&self) -> Result<Connection, TopologyError> {
         require_at_least_once(&self.dialer, &self.topology).await?;
         let connection = self.dialer.connect().await?;
-        self.repair(&connection).await?;
+        self.establish(&connection).await?;
         Ok(connection)
     }
 

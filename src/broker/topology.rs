@@ -20,7 +20,8 @@ use super::{
 /// No message may leave a queue by being redelivered: see the reasons in ARCHITECTURE.md.
 const DELIVERY_LIMIT: i64 = 1_000_000_000;
 
-/// How long a queue that looks empty is given to finish what it is dead-lettering.
+/// How long the broker is given to write the names of new queues to its disk, or to finish what a
+/// queue that looks empty is dead-lettering. The first takes up to a second (measured on 3.10.8).
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// How many lanes of each kind a set has.
@@ -328,13 +329,27 @@ impl Topology {
     }
 
     /// Declares everything that is missing; fails on what exists otherwise.
+    ///
+    /// Events are let in last, and not before new queues have outlived the moment in which a killed
+    /// broker would bring them back empty.
     pub async fn declare(&self, connection: &Connection) -> Result<(), TopologyError> {
         let mut channel = Declaring::open(connection).await?;
         for exchange in &self.exchanges {
             channel.exchange(exchange).await?;
         }
+        let mut new = false;
         for queue in &self.queues {
+            match channel.queue_exists(&queue.name).await {
+                Err(TopologyError::Missing { .. }) => new = true,
+                found => found?,
+            }
             channel.queue(queue).await?;
+        }
+        if new {
+            tokio::time::sleep(SETTLE).await;
+        }
+        // The events queue is the first of them.
+        for queue in self.queues.iter().rev() {
             for key in &queue.keys {
                 channel.bind(queue, key).await?;
             }
@@ -447,17 +462,15 @@ impl Topology {
 }
 
 fn queue_arguments(dead_letters_to: Option<String>) -> Arguments {
+    let text = |text: &str| Argument::Text(text.to_owned());
     let mut arguments = Arguments::from([
-        ("x-queue-type", Argument::Text("quorum".into())),
-        ("x-overflow", Argument::Text("reject-publish".into())),
+        ("x-queue-type", text("quorum")),
+        ("x-dead-letter-strategy", text("at-least-once")),
+        ("x-overflow", text("reject-publish")),
         ("x-delivery-limit", Argument::Number(DELIVERY_LIMIT)),
     ]);
     if let Some(exchange) = dead_letters_to {
         arguments.insert("x-dead-letter-exchange", Argument::Text(exchange));
-        arguments.insert(
-            "x-dead-letter-strategy",
-            Argument::Text("at-least-once".into()),
-        );
     }
     arguments
 }

@@ -11,7 +11,7 @@ use crate::{
     bridge,
     broker::{
         home,
-        topology::{Pruned, Topology},
+        topology::{Arguments, Pruned, Topology},
     },
     settings::{self, Settings},
 };
@@ -129,23 +129,41 @@ fn print(topology: &Topology, out: &mut impl Write) -> anyhow::Result<()> {
         };
         exchanges.add_row([exchange.name.as_str(), exchange.kind, &arguments]);
     }
-    let mut queues = Table::new();
-    queues
-        .load_style(presets::NOTHING)
-        .set_header(["QUEUE", "BOUND TO", "WITH", "ARGUMENTS"]);
+    // What every queue has is said once.
+    let mut shared = topology
+        .queues
+        .first()
+        .map(|queue| queue.arguments.clone())
+        .unwrap_or_default();
     for queue in &topology.queues {
+        shared.retain(|name, value| queue.arguments.get(name) == Some(value));
+    }
+    let mut queues = Table::new();
+    queues.load_style(presets::NOTHING).set_header([
+        "QUEUE",
+        "BOUND TO",
+        "WITH",
+        "ARGUMENTS BESIDES",
+    ]);
+    for queue in &topology.queues {
+        let mut own = queue.arguments.clone();
+        own.retain(|name, _| !shared.contains_key(name));
         queues.add_row([
             queue.name.as_str(),
             &queue.exchange,
             &queue.keys.join(" "),
-            &listed(&queue.arguments),
+            &listed(&own),
         ]);
     }
-    writeln!(out, "{exchanges}\n\n{queues}\n\nAll are durable.")?;
+    let shared = listed(&shared);
+    writeln!(
+        out,
+        "{exchanges}\n\n{queues}\n\nAll are durable. Every queue has {shared}."
+    )?;
     Ok(())
 }
 
-fn listed(arguments: &crate::broker::topology::Arguments) -> String {
+fn listed(arguments: &Arguments) -> String {
     let pairs: Vec<String> = arguments
         .iter()
         .map(|(name, value)| format!("{name}={value}"))

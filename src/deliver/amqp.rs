@@ -16,7 +16,7 @@ use lapin::{
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::guard::{AddressGuard, Forbidden};
+use super::guard::{AddressGuard, ResolveError};
 use crate::{
     broker::{
         connection::{ConnectError, DialError, Dialer, Resolver, Source, TlsFiles},
@@ -193,16 +193,10 @@ fn unavailable(error: &ConnectError) -> Reason {
     }
 }
 
-/// Whether the guard is somewhere in the causes of an error.
+/// Whether it was the guard that gave no address.
 fn forbidden(error: &io::Error) -> bool {
-    let mut cause = error
+    let cause = error
         .get_ref()
-        .map(|inner| inner as &(dyn std::error::Error + 'static));
-    while let Some(error) = cause {
-        if error.is::<Forbidden>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+        .and_then(|inner| inner.downcast_ref::<ResolveError>());
+    matches!(cause, Some(ResolveError::Forbidden(_)))
 }

@@ -9,7 +9,7 @@ use std::{
 
 use prometheus::{
     Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
 use crate::{
@@ -91,118 +91,90 @@ impl Metrics {
     /// All metrics, at zero.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
+        let counters = |name, help, labels: &[_]| {
+            registered(&registry, IntCounterVec::new(Opts::new(name, help), labels))
         };
-        let gauges = |name: &str, help: &str, labels: &[&str]| {
-            let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
+        let gauges = |name, help, labels: &[_]| {
+            registered(&registry, IntGaugeVec::new(Opts::new(name, help), labels))
         };
-        let gauge = |name: &str, help: &str| {
-            let metric = IntGauge::new(name, help)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
-        };
-        let histogram = |name: &str, help: &str, labels: &[&str]| {
+        let gauge = |name, help| registered(&registry, IntGauge::new(name, help));
+        let histograms = |name, help| {
             let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
-            let metric = HistogramVec::new(options, labels)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
+            registered(&registry, HistogramVec::new(options, &["transport"]))
         };
-        let events = counter(
-            "hookbridge_events_total",
-            "Domain events taken in, by catalogue type or 'other', and by what became of them.",
-            &["type", "result"],
-        )?;
-        let deliveries = counter(
-            "hookbridge_deliveries_total",
-            "Deliveries that ended: delivered, or dead.",
-            &["webhook", "transport", "outcome"],
-        )?;
-        let attempts = counter(
-            "hookbridge_attempts_total",
-            "Attempts by number (1 or 2) and result: delivered, or the reason of the failure.",
-            &["transport", "attempt", "result"],
-        )?;
-        let attempt_duration = histogram(
-            "hookbridge_attempt_duration_seconds",
-            "How long attempts took.",
-            &["transport"],
-        )?;
-        let delivery_latency = histogram(
-            "hookbridge_delivery_latency_seconds",
-            "From the arrival of the domain event to its delivery, the wait for a retry included.",
-            &["transport"],
-        )?;
-        let in_flight = gauges(
-            "hookbridge_in_flight",
-            "Attempts under way.",
-            &["transport"],
-        )?;
-        // Stays 0 in this version, which marks no subscriber slow.
+        // These two stay 0 in this version, which marks no subscriber slow and has no store: dead
+        // letters are in the queue `dead`.
         gauge(
             "hookbridge_slow_subscribers",
             "Subscribers whose deliveries go through the slow lanes.",
         )?;
-        let failures_in_a_row = GaugeVec::new(
-            Opts::new(
-                "hookbridge_subscriber_failures_in_a_row",
-                "Failed attempts since the last success, for the 50 subscribers with the most.",
-            ),
-            &["subscriber"],
-        )?;
-        registry.register(Box::new(failures_in_a_row.clone()))?;
-        let queue_messages = gauges(
-            "hookbridge_queue_messages",
-            "Messages ready in the bridge's queues, looked up every few seconds.",
-            &["queue"],
-        )?;
-        let subscribers = gauges("hookbridge_subscribers", "Subscribers known.", &["state"])?;
-        let broker_connected = gauge(
-            "hookbridge_broker_connected",
-            "Whether the home broker is connected (1) or not (0).",
-        )?;
-        let broker_blocked = gauge(
-            "hookbridge_broker_blocked",
-            "Whether the home broker blocks publishers, as in a memory or disk alarm (1), or not (0).",
-        )?;
-        let broker_reconnects = IntCounter::new(
-            "hookbridge_broker_reconnects_total",
-            "Times the home broker was reconnected.",
-        )?;
-        registry.register(Box::new(broker_reconnects.clone()))?;
-        // Stays 0 in this version, which has no store: dead letters are in the queue `dead`.
         gauge(
             "hookbridge_dead_letters",
             "Dead letters held in the store and not yet replayed.",
         )?;
-        let build_info = Gauge::with_opts(
-            Opts::new(
-                "hookbridge_build_info",
-                "Always 1; the version is in the label.",
-            )
-            .const_label("version", env!("CARGO_PKG_VERSION")),
-        )?;
-        build_info.set(1.0);
-        registry.register(Box::new(build_info))?;
+        let version = Opts::new(
+            "hookbridge_build_info",
+            "Always 1; the version is in the label.",
+        )
+        .const_label("version", env!("CARGO_PKG_VERSION"));
+        registered(&registry, Gauge::with_opts(version))?.set(1.0);
+        let worst = Opts::new(
+            "hookbridge_subscriber_failures_in_a_row",
+            "Failed attempts since the last success, for the 50 subscribers with the most.",
+        );
         let metrics = Self {
-            events,
-            deliveries,
-            attempts,
-            attempt_duration,
-            delivery_latency,
-            in_flight,
-            failures_in_a_row,
-            queue_messages,
-            subscribers,
-            broker_connected,
-            broker_blocked,
-            broker_reconnects,
+            events: counters(
+                "hookbridge_events_total",
+                "Domain events taken in, by catalogue type or 'other', and by what became of them.",
+                &["type", "result"],
+            )?,
+            deliveries: counters(
+                "hookbridge_deliveries_total",
+                "Deliveries that ended: delivered, or dead.",
+                &["webhook", "transport", "outcome"],
+            )?,
+            attempts: counters(
+                "hookbridge_attempts_total",
+                "Attempts by number (1 or 2) and result: delivered, or the reason of the failure.",
+                &["transport", "attempt", "result"],
+            )?,
+            attempt_duration: histograms(
+                "hookbridge_attempt_duration_seconds",
+                "How long attempts took.",
+            )?,
+            delivery_latency: histograms(
+                "hookbridge_delivery_latency_seconds",
+                "From the arrival of the domain event to its delivery, the wait for a retry included.",
+            )?,
+            in_flight: gauges(
+                "hookbridge_in_flight",
+                "Attempts under way.",
+                &["transport"],
+            )?,
+            failures_in_a_row: registered(&registry, GaugeVec::new(worst, &["subscriber"]))?,
+            queue_messages: gauges(
+                "hookbridge_queue_messages",
+                "Messages ready in the bridge's queues, looked up every few seconds.",
+                &["queue"],
+            )?,
+            subscribers: gauges("hookbridge_subscribers", "Subscribers known.", &["state"])?,
+            broker_connected: gauge(
+                "hookbridge_broker_connected",
+                "Whether the home broker is connected (1) or not (0).",
+            )?,
+            broker_blocked: gauge(
+                "hookbridge_broker_blocked",
+                "Whether the home broker blocks publishers, as in a memory or disk alarm (1), or not (0).",
+            )?,
+            broker_reconnects: registered(
+                &registry,
+                IntCounter::new(
+                    "hookbridge_broker_reconnects_total",
+                    "Times the home broker was reconnected.",
+                ),
+            )?,
             failing: Mutex::default(),
-            registry,
+            registry: registry.clone(),
         };
         metrics.touch();
         Ok(metrics)
@@ -367,6 +339,16 @@ impl Metrics {
                 .set(count as f64);
         }
     }
+}
+
+/// Makes a metric known to the registry.
+fn registered<M: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: Result<M, prometheus::Error>,
+) -> Result<M, prometheus::Error> {
+    let metric = metric?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
 }
 
 /// Counts an attempt as under way until dropped.
