@@ -221,21 +221,23 @@ async fn a_deleted_queue_is_declared_anew_and_consumed_from() {
     let client = vhost.connect().await;
     assert_delivers(&program, &client, &receiver, "before").await;
 
-    let fast = (0..8).map(|lane| format!("hookbridge.first.fast.0{lane}"));
-    for queue in fast.chain(["hookbridge.events".to_owned()]) {
-        vhost.delete_queue(&queue);
-        // One line for what happened, one for its end.
-        program.wait_said(&queue, SOON).await;
-        let again = async || {
-            let log = program.log();
-            let lines = log.iter().filter(|l| l.text.contains(&queue));
-            let words: Vec<_> = lines.map(|l| l.text.contains("consuming again")).collect();
-            (words == [false, true]).then_some(())
-        };
-        program
-            .watch(&format!("{queue} is back"), SOON, again)
-            .await;
-        assert_eq!(client.depth(&queue).await, Some(0));
+    let lanes: Vec<_> = (0..8)
+        .map(|lane| format!("hookbridge.first.fast.0{lane}"))
+        .collect();
+    for deleted in [lanes, vec!["hookbridge.events".to_owned()]] {
+        deleted.iter().for_each(|queue| vhost.delete_queue(queue));
+        for queue in deleted {
+            // One line for what happened, one for its end.
+            let again = async || {
+                let log = program.log();
+                let told = log.iter().filter(|l| l.text.contains(&queue));
+                let ends: Vec<_> = told.map(|l| l.text.contains("consuming again")).collect();
+                (ends == [false, true]).then_some(())
+            };
+            let what = format!("{queue} is back");
+            program.watch(&what, SOON, again).await;
+            assert_eq!(client.depth(&queue).await, Some(0));
+        }
     }
     program.wait_ready().await;
     assert_delivers(&program, &client, &receiver, "after").await;

@@ -543,6 +543,9 @@ async fn a_broker_that_cannot_dead_letter_at_least_once_is_refused_until_it_can(
             &["does not dead-letter at least once", command],
         );
     }
+    // A queue made now would stay without it when the flag is on, even over a restart.
+    let client = Client::connect(&node.amqp_uri("/")).await;
+    assert_eq!(client.depth("hookbridge.events").await, None);
     node.rabbitmqctl(&["enable_feature_flag", "stream_queue"])
         .unwrap();
     let program = setup.run_ready().await;
