@@ -410,7 +410,11 @@ impl Bridge {
         self.readiness.set("bridge", Some("stopping".into()));
         self.stop.cancel();
         self.work.close();
-        if tokio::time::timeout(self.shutdown_timeout, self.work.wait())
+        let finished = async {
+            self.work.wait().await;
+            self.home.settled().await;
+        };
+        if tokio::time::timeout(self.shutdown_timeout, finished)
             .await
             .is_err()
         {
