@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 use crate::{
     admin::{Admin, ListenError, Readiness},
     broker::{
-        connection::{ConnectError, Dialer, TlsFiles, system_resolver},
+        connection::{ConnectError, Connection, Dialer, TlsFiles, system_resolver},
         consumer::{self, Options, Session},
         home::Home,
         publisher::Publisher,
@@ -329,13 +329,20 @@ impl Bridge {
         let end = after.clone();
         self.services.spawn(async move {
             let mut counter = QueueCounter::default();
+            let mut said = String::new();
             while tokio::time::timeout(QUEUES_INTERVAL, end.cancelled())
                 .await
                 .is_err()
             {
                 let connection = home.link().borrow().connection().cloned();
                 if let Some(connection) = connection {
-                    metrics.queues(&counter.count(&connection, &topology).await);
+                    let (counts, missing) = counter.count(&connection, &topology).await;
+                    metrics.queues(&counts);
+                    if !missing.is_empty() && connection.status().connected() {
+                        bring_back(&home, &connection, &missing, &mut said).await;
+                    } else {
+                        said.clear();
+                    }
                 }
             }
         });
@@ -427,6 +434,22 @@ impl Bridge {
         self.home.close().await;
         self.ends.cancel();
         info!("stopped");
+    }
+}
+
+/// A wait queue or a dead-letter queue that somebody deleted has no consumer to miss it. Says so
+/// unless it has said the same before.
+async fn bring_back(home: &Home, connection: &Connection, missing: &[&str], said: &mut String) {
+    let line = match home.repair(connection).await {
+        Ok(()) => format!(
+            "queues were missing, and are declared again: {}",
+            missing.join(", ")
+        ),
+        Err(error) => format!("queues are missing: {error}"),
+    };
+    if *said != line {
+        warn!("{line}");
+        *said = line;
     }
 }
 

@@ -55,6 +55,9 @@ enum Command {
     Publish(publish::PublishArgs),
     /// Ask a running bridge whether it is ready
     Healthcheck(healthcheck::HealthcheckArgs),
+    /// Watch the whole bridge at work, on a private RabbitMQ
+    #[command(after_help = demo::AFTER_HELP)]
+    Demo(demo::DemoArgs),
     /// Print shell completions
     Completions {
         /// For which shell
@@ -88,6 +91,9 @@ pub fn main() -> anyhow::Result<ExitCode> {
             publish::run(&args, &mut io::stdout().lock(), &mut io::stderr().lock()).map(failed)
         }
         Command::Healthcheck(args) => healthcheck::run(&args, &mut io::stderr().lock()).map(failed),
+        Command::Demo(args) => {
+            demo::run(&args, &mut io::stdout().lock()).map(|()| ExitCode::SUCCESS)
+        }
         Command::Completions { shell } => {
             let mut command = Cli::command();
             clap_complete::generate(shell, &mut command, "hookbridge", &mut io::stdout().lock());

@@ -117,31 +117,33 @@ impl Deliver {
         attempt: Attempt,
         settler: &Settler,
     ) -> Option<Attempted> {
-        let Some(subscriber) = self
-            .subscribers
-            .load()
-            .get(delivery.subscriber.as_str())
-            .cloned()
-        else {
-            return Some(not_made(
-                Reason::SubscriberRemoved,
-                "no subscriber has this id",
-                Transport::Unknown,
-            ));
+        let (subscriber, _permit) = loop {
+            let Some(subscriber) = self.subscriber(delivery) else {
+                return Some(not_made(
+                    Reason::SubscriberRemoved,
+                    "no subscriber has this id",
+                    Transport::Unknown,
+                ));
+            };
+            if !subscriber.enabled {
+                return Some(not_made(
+                    Reason::SubscriberDisabled,
+                    "the subscriber is disabled",
+                    Transport::from(&subscriber.target),
+                ));
+            }
+            let permit = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return None,
+                permit = self.limits.permit(&subscriber) => permit,
+            };
+            // The wait may have been long, and the subscriber another one since.
+            let now = self.subscriber(delivery);
+            if now.is_some_and(|now| Arc::ptr_eq(&now, &subscriber)) {
+                break (subscriber, permit);
+            }
         };
         let transport = Transport::from(&subscriber.target);
-        if !subscriber.enabled {
-            return Some(not_made(
-                Reason::SubscriberDisabled,
-                "the subscriber is disabled",
-                transport,
-            ));
-        }
-        let _permit = tokio::select! {
-            biased;
-            () = self.stop.cancelled() => return None,
-            permit = self.limits.permit(&subscriber) => permit,
-        };
         loop {
             if !settler.alive() {
                 return None;
@@ -160,6 +162,12 @@ impl Deliver {
             debug!(delivery = %delivery.webhook_id, "the home broker was lost during an attempt");
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// The subscriber as it is now.
+    fn subscriber(&self, delivery: &Delivery) -> Option<Arc<Subscriber>> {
+        let subscribers = self.subscribers.load();
+        subscribers.get(delivery.subscriber.as_str()).cloned()
     }
 
     async fn send(

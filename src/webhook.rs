@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 pub mod catalogue;
+pub mod examples;
 pub mod schema;
 
 mod activity;

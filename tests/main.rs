@@ -12,10 +12,16 @@
 mod support;
 
 mod commands;
+mod demo;
 mod harness;
 mod house;
+mod limits;
+mod outcomes_amqp;
+mod outcomes_http;
 mod private_node;
 mod reload;
+mod retry;
 mod running;
+mod secrets;
 mod topology;
 mod watching;

@@ -158,7 +158,7 @@ fn a_killed_parent_leaves_nothing_running() {
 }
 
 /// The processes whose environment names the folder, as all of a node's do.
-fn processes_of(folder: &Path) -> Vec<String> {
+pub(crate) fn processes_of(folder: &Path) -> Vec<String> {
     let folder = folder.to_str().unwrap();
     let names = |process: &Path| {
         let environment = fs::read(process.join("environ")).unwrap_or_default();

@@ -250,10 +250,10 @@ async fn a_deleted_queue_is_declared_anew_and_consumed_from() {
             assert!(told == 0 || told == 2, "{}", program.log_text());
         }
     }
+    // Brokers may even close the connection over it, with an internal error of their own.
     assert!(program.said("consuming again") > 0);
     program.wait_ready().await;
     assert_delivers(&program, &client, &receiver, "after").await;
-    assert_eq!(program.said(LOST), 0, "{}", program.log_text());
     program.stop().await;
 }
 

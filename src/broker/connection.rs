@@ -12,8 +12,9 @@ use std::{
 };
 
 use deadpool::managed::{self, Metrics, Object, Pool, PoolError, RecycleResult, Timeouts};
+pub use lapin::Connection;
 use lapin::{
-    AsyncTcpStream, Connection, ConnectionProperties, ConnectionStatus,
+    AsyncTcpStream, ConnectionProperties, ConnectionStatus,
     runtime::default_runtime,
     tcp::{OwnedIdentity, OwnedTLSConfig},
     uri::{AMQPScheme, AMQPUri},

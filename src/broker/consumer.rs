@@ -35,6 +35,10 @@ const BACKOFF: [Duration; 4] = [
     Duration::from_secs(3),
 ];
 
+/// How long a consumer may take to start. Generous: giving up drops a channel halfway, and the
+/// client library may lose the whole connection over that.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// What is consumed, and how much may be unsettled at once.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -112,12 +116,13 @@ pub async fn consume<W, F>(
     }
 }
 
-async fn start(
+/// Starts one consumer on a channel of its own, which is not brought back when it ends.
+pub async fn start(
     connection: &lapin::Connection,
     options: &Options,
     stop: &CancellationToken,
 ) -> Result<Session, ConnectError> {
-    deadline("start a consumer", OPERATION_TIMEOUT, async {
+    deadline("start a consumer", START_TIMEOUT, async {
         let channel = connection.create_channel().await?;
         channel
             .basic_qos(options.prefetch, BasicQosOptions::default())
@@ -193,6 +198,14 @@ impl Session {
     /// What settles the messages of this session.
     pub fn settler(&self) -> Settler {
         self.settler.clone()
+    }
+
+    /// Ends the session before its time; what is unsettled goes back to its queue.
+    pub async fn end(self) {
+        let closed = self.settler.channel.close(200, "done".into());
+        if let Err(error) = deadline("close a channel", OPERATION_TIMEOUT / 5, closed).await {
+            debug!("closing a channel: {error}");
+        }
     }
 
     /// Tells the broker to send no more. What is unsettled stays with the channel until its last

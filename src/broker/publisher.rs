@@ -380,8 +380,12 @@ struct Opened {
     _lease: super::connection::Lease,
 }
 
-/// Notes the messages of a job as in flight. What cannot be written in AMQP fails at once.
+/// Notes the messages of a job as in flight. What cannot be written in AMQP fails at once; what
+/// nobody waits for any more has been given up, and is not published after all.
 fn enter(ledger: &mut Ledger<Slot>, job: Job) -> Vec<(u64, Wire)> {
+    if job.reply.is_closed() {
+        return Vec::new();
+    }
     let count = job.messages.len();
     let running = Arc::new(std::sync::Mutex::new(Running {
         results: vec![None; count],

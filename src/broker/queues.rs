@@ -12,22 +12,27 @@ use super::{
 pub struct QueueCounter(Option<Channel>);
 
 impl QueueCounter {
-    /// Messages ready in each group of queues, in the order of the line. A queue that cannot be
-    /// looked up counts as empty.
-    pub async fn count(
+    /// Messages ready in each group of queues, in the order of the line, and the queues that are
+    /// missing.
+    pub async fn count<'a>(
         &mut self,
         connection: &Connection,
-        topology: &Topology,
-    ) -> Vec<(&'static str, u64)> {
+        topology: &'a Topology,
+    ) -> (Vec<(&'static str, u64)>, Vec<&'a str>) {
         let mut counts: Vec<(&'static str, u64)> = Vec::new();
+        let mut missing = Vec::new();
         for (group, queue) in topology.groups() {
-            let ready = self.ready(connection, queue).await.unwrap_or_default();
+            let ready = self.ready(connection, queue).await;
+            if ready.is_none() {
+                missing.push(queue);
+            }
+            let ready = ready.unwrap_or_default();
             match counts.iter_mut().find(|(name, _)| *name == group) {
                 Some((_, count)) => *count += ready,
                 None => counts.push((group, ready)),
             }
         }
-        counts
+        (counts, missing)
     }
 
     /// Messages ready in a queue, if it can be looked up.

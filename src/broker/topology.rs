@@ -17,6 +17,8 @@ use super::{
     queues::QueueCounter,
 };
 
+pub mod passing;
+
 /// No message may leave a queue by being redelivered: see the reasons in ARCHITECTURE.md.
 const DELIVERY_LIMIT: i64 = 1_000_000_000;
 

@@ -13,8 +13,8 @@ use crate::settings;
 
 /// How long the bridge may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// More than any list of reasons.
-const LIMIT: u64 = 64 * 1024;
+/// More than any list of reasons, or all metrics.
+const LIMIT: u64 = 1024 * 1024;
 
 /// What `hookbridge healthcheck` is asked for.
 #[derive(Debug, clap::Args)]
@@ -38,10 +38,8 @@ pub fn run(args: &HealthcheckArgs, out: &mut impl Write) -> anyhow::Result<bool>
         }
     };
     let address = reachable(listens);
-    let answer =
-        ask(address).with_context(|| format!("cannot ask {address}: is the bridge running?"))?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let ready = head.split(' ').nth(1) == Some("200");
+    let (ready, body) = ask(address, "/readyz")
+        .with_context(|| format!("cannot ask {address}: is the bridge running?"))?;
     if !ready {
         write!(out, "not ready: {body}")?;
     }
@@ -58,15 +56,18 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-fn ask(address: SocketAddr) -> io::Result<String> {
+/// Asks an admin listener for `path`: whether the answer is 200, and its body.
+pub(super) fn ask(address: SocketAddr, path: &str) -> io::Result<(bool, String)> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     write!(
         stream,
-        "GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
     )?;
     let mut answer = String::new();
     stream.take(LIMIT).read_to_string(&mut answer)?;
-    Ok(answer)
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let ok = head.split(' ').nth(1) == Some("200");
+    Ok((ok, body.to_owned()))
 }

@@ -121,7 +121,10 @@ async fn publish(
     let mut confirmed = 0;
     let mut failed = 0;
     for batch in events.chunks(BATCH) {
-        let messages = batch.iter().map(|event| message(exchange, event)).collect();
+        let messages = batch
+            .iter()
+            .map(|event| message(exchange, &event.kind, event.body.clone()))
+            .collect();
         let results = publisher.publish(messages, OPERATION_TIMEOUT).await;
         for (event, result) in batch.iter().zip(results) {
             match result {
@@ -141,16 +144,17 @@ async fn publish(
     Ok(failed > 0)
 }
 
-fn message(exchange: &str, event: &Event) -> Message {
+/// A domain event as it is published: its `type` is the routing key.
+pub(super) fn message(exchange: &str, kind: &str, body: Bytes) -> Message {
     Message {
         exchange: exchange.to_owned(),
-        routing_key: event.kind.clone(),
+        routing_key: kind.to_owned(),
         message_id: uuid::Uuid::new_v4().to_string(),
         content_type: Some("application/cloudevents+json"),
         kind: None,
         app_id: None,
         timestamp: None,
         headers: Vec::new(),
-        body: event.body.clone(),
+        body,
     }
 }

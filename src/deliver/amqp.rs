@@ -20,7 +20,7 @@ use super::guard::{AddressGuard, ResolveError};
 use crate::{
     broker::{
         connection::{ConnectError, DialError, Dialer, Resolver, Source, TlsFiles},
-        publisher::{PublishError, Publisher},
+        publisher::PublishError,
         publishers::Publishers,
     },
     delivery::{Attempt, Delivery, Failure, Outcome, Reason, addressed},
@@ -76,16 +76,22 @@ impl AmqpSender {
                 Ok(message) => message,
                 Err(failure) => return Some(Outcome::Failed(failure)),
             };
-        let home = target.broker.is_none();
-        let publisher = self.publisher(subscriber, target);
+        let declare = addressed::declares(target);
+        let Some(broker) = &target.broker else {
+            let publisher = self.home.get(&subscriber.id, declare);
+            let result = publisher.publish_one(message, subscriber.timeout).await;
+            return addressed::outcome(subscriber, true, &result);
+        };
+        let publishers = self.outside(&broker.uri);
+        let publisher = publishers.get(&subscriber.id, declare);
         let publish = publisher.publish_one(message, subscriber.timeout);
-        if home {
-            return addressed::outcome(subscriber, true, &publish.await);
-        }
         // The subscriber's timeout covers the connection, too.
-        let result = tokio::time::timeout(subscriber.timeout, publish)
+        let mut result = tokio::time::timeout(subscriber.timeout, publish)
             .await
             .unwrap_or(Err(PublishError::Timeout(subscriber.timeout)));
+        if timed_out(&result) && publishers.source().blocked() {
+            result = Err(PublishError::Blocked);
+        }
         if let Err(PublishError::Unavailable(error)) = &result {
             let detail = subscriber.redact(&error.to_string());
             return Some(Outcome::Failed(Failure::new(unavailable(error), detail)));
@@ -93,21 +99,16 @@ impl AmqpSender {
         addressed::outcome(subscriber, false, &result)
     }
 
-    fn publisher(&self, subscriber: &Subscriber, target: &AmqpTarget) -> Publisher {
-        let declare = addressed::declares(target);
-        let Some(broker) = &target.broker else {
-            return self.home.get(&subscriber.id, declare);
-        };
+    /// The publishers of all subscribers with this broker.
+    fn outside(&self, uri: &SecretString) -> Arc<Publishers<SubscriberId>> {
         let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
-        let publishers = outside
-            .entry(broker.uri.expose_secret().to_owned())
+        outside
+            .entry(uri.expose_secret().to_owned())
             .or_insert_with(|| {
-                Arc::new(Publishers::new(
-                    self.source(broker.uri.clone()),
-                    self.tasks.clone(),
-                ))
-            });
-        publishers.get(&subscriber.id, declare)
+                let source = self.source(uri.clone());
+                Arc::new(Publishers::new(source, self.tasks.clone()))
+            })
+            .clone()
     }
 
     fn source(&self, uri: SecretString) -> Source {
@@ -155,6 +156,15 @@ impl AmqpSender {
         {
             publishers.source().close();
         }
+    }
+}
+
+/// Whether the broker did not answer in time: to the publish, or to the channel for it.
+fn timed_out(result: &Result<(), PublishError>) -> bool {
+    match result {
+        Err(PublishError::Timeout(_)) => true,
+        Err(PublishError::Unavailable(error)) => matches!(**error, ConnectError::Timeout { .. }),
+        _ => false,
     }
 }
 

@@ -19,7 +19,7 @@ impl Subscriber {
     /// The text with `***` in place of each of this subscriber's secrets: the authorization value,
     /// what follows the scheme in it, and the password that `Basic` holds, signing secrets with and without `whsec_`, header values,
     /// the password in a URI and a URL's query with each value in it, as written and
-    /// percent-decoded.
+    /// percent-decoded, and all of them also as a JSON string has them.
     ///
     /// A secret shorter than four characters is replaced only where no letter or digit touches it.
     /// Secrets that touch or overlap in the text go together into one `***`. A secret that was cut in two
@@ -70,8 +70,29 @@ impl Subscriber {
             }
         }
         secrets.retain(|secret| !secret.is_empty());
+        let in_json: Vec<_> = secrets
+            .iter()
+            .flat_map(|secret| forms_in_json(secret))
+            .map(Cow::from)
+            .collect();
+        secrets.extend(in_json);
         secrets
     }
+}
+
+/// How the secret reads inside a JSON string, where that differs: many endpoints answer with what
+/// they were sent as JSON, and some of them escape slashes, too.
+fn forms_in_json(secret: &str) -> impl Iterator<Item = String> {
+    let quoted = serde_json::Value::from(secret).to_string();
+    let plain = quoted
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+        .unwrap_or(&quoted)
+        .to_owned();
+    let with_slashes = plain.replace('/', "\\/");
+    [plain, with_slashes]
+        .into_iter()
+        .filter(move |form| form != secret)
 }
 
 /// The value, what follows its scheme, and the password in it when the scheme is `Basic`.
@@ -211,6 +232,15 @@ mod tests {
     fn header_values_go() {
         let one = http("https://a.example/", "Bearer token", &["s3cret value"]);
         assert_eq!(one.redact("s3cret values3cret value"), "***");
+    }
+
+    #[test]
+    fn secrets_go_as_json_writes_them() {
+        let one = http("https://a.example/", "Bearer tok/en", &["a \"quoted\" one"]);
+        assert_eq!(
+            one.redact(r#"{"k":"a \"quoted\" one","t":"tok/en","u":"tok\/en"}"#),
+            r#"{"k":"***","t":"***","u":"***"}"#
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{EventType, Webhook, map};
+use super::{EventType, Webhook, examples::EXAMPLES, map};
 use crate::event::{Rejection, decode};
 
 mod documented;
@@ -12,37 +12,6 @@ mod fields;
 mod properties;
 mod rejected;
 mod schemas;
-
-/// A documented domain event, and the webhook that it becomes.
-struct Example {
-    event_type: EventType,
-    event: &'static str,
-    webhook: &'static str,
-}
-
-macro_rules! example {
-    ($event_type:ident, $name:literal) => {
-        Example {
-            event_type: EventType::$event_type,
-            event: include_str!(concat!("../../tests/examples/", $name, ".event.json")),
-            webhook: include_str!(concat!("../../tests/examples/", $name, ".webhook.json")),
-        }
-    };
-}
-
-const EXAMPLES: [Example; 11] = [
-    example!(CaseStatusUpdated, "01-status-update"),
-    example!(CaseCostProposalCreated, "02-new-cost-proposal"),
-    example!(CaseMessageCreated, "03-new-message"),
-    example!(CaseFileUploaded, "04-new-file-uploaded"),
-    example!(ActivityUpdated, "05-activity-change-claim"),
-    example!(ActivityCreated, "06-activity-change-case"),
-    example!(ClaimAttributeChanged, "07-claim-attribute-change"),
-    example!(ContactAttributeChanged, "08-contact-attribute-change"),
-    example!(CaseAttributeChanged, "09-case-attribute-change"),
-    example!(ActivityAttributeChanged, "10-activity-attribute-change"),
-    example!(ClaimStatusChanged, "11-claim-status-change"),
-];
 
 fn example(event_type: EventType) -> Node {
     let example = EXAMPLES.iter().find(|e| e.event_type == event_type);

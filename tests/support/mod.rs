@@ -5,6 +5,7 @@ pub mod broker;
 pub mod client;
 pub mod eventually;
 pub mod http;
+pub mod line;
 pub mod management;
 pub mod program;
 pub mod proxy;
