@@ -243,6 +243,7 @@ impl Bridge {
     /// `delivery.shutdown_timeout` is over. Ends early only with an error that somebody has to see
     /// to: a topology that is not what it must be.
     pub async fn run(self) -> Result<(), BridgeError> {
+        info!(address = %self.address, "probes and metrics are served");
         let after = CancellationToken::new();
         let (home, end) = (self.home.clone(), after.clone());
         let mut supervisor = self.services.spawn(async move { home.run(end).await });
@@ -416,7 +417,11 @@ impl Bridge {
         self.readiness.set("bridge", Some("stopping".into()));
         self.stop.cancel();
         self.work.close();
-        if tokio::time::timeout(self.shutdown_timeout, self.work.wait())
+        let finished = async {
+            self.work.wait().await;
+            self.home.settled().await;
+        };
+        if tokio::time::timeout(self.shutdown_timeout, finished)
             .await
             .is_err()
         {

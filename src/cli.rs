@@ -4,6 +4,8 @@ use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::broker::connection::ConnectError;
+
 pub mod check;
 pub mod demo;
 pub mod events;
@@ -85,7 +87,9 @@ pub fn main() -> anyhow::Result<ExitCode> {
         Command::Events(args) => {
             events::events(&args, &mut io::stdout().lock()).map(|()| ExitCode::SUCCESS)
         }
-        Command::Publish(args) => publish::run(&args, &mut io::stdout().lock()).map(failed),
+        Command::Publish(args) => {
+            publish::run(&args, &mut io::stdout().lock(), &mut io::stderr().lock()).map(failed)
+        }
         Command::Healthcheck(args) => healthcheck::run(&args, &mut io::stderr().lock()).map(failed),
         Command::Demo(args) => {
             demo::run(&args, &mut io::stdout().lock()).map(|()| ExitCode::SUCCESS)
@@ -102,6 +106,13 @@ pub fn main() -> anyhow::Result<ExitCode> {
 fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// What a command says that needs the home broker and does not reach it.
+fn no_broker(error: &ConnectError) -> anyhow::Error {
+    anyhow::anyhow!(
+        "cannot connect to the home broker: {error}; look whether it runs, and at broker.uri in the settings"
+    )
 }
 
 /// A runtime for a command that talks to a broker and ends.

@@ -12,8 +12,10 @@
 mod support;
 
 mod audience;
+mod commands;
 mod demo;
 mod harness;
+mod house;
 mod intake_acks;
 mod limits;
 mod outcomes_amqp;
@@ -22,5 +24,9 @@ mod payloads;
 mod private_node;
 mod publishing;
 mod rejection;
+mod reload;
 mod retry;
+mod running;
 mod secrets;
+mod topology;
+mod watching;

@@ -2,8 +2,12 @@
 //! pools of publishing connections. Consuming and publishing are on separate connections, since an
 //! alarm stops every write on one that publishes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, MutexGuard, PoisonError},
+    time::Duration,
+};
 
+use futures_util::future::join_all;
 use lapin::Connection;
 use tokio::{
     sync::{Mutex, watch},
@@ -14,6 +18,7 @@ use tracing::{info, warn};
 
 use super::{
     connection::{ConnectError, Dialer, OPERATION_TIMEOUT, Source, deadline},
+    consumer::Settler,
     topology::{Topology, TopologyError},
 };
 
@@ -29,6 +34,8 @@ const BACKOFF: [Duration; 5] = [
 const SUBSCRIBER_CONNECTIONS: usize = 2;
 /// The least time between two repairs of the topology.
 const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
+/// The pause before a connection that could not be closed is closed again.
+const CLOSE_AGAIN: Duration = Duration::from_millis(10);
 /// How often a connection is looked at.
 const WATCH: Duration = Duration::from_millis(250);
 
@@ -59,6 +66,8 @@ pub struct Home {
     link: watch::Sender<Link>,
     reconnects: watch::Sender<u64>,
     repaired: Mutex<Option<Instant>>,
+    /// The channels of consumers that have stopped: open until what was settled there is applied.
+    kept: std::sync::Mutex<Vec<Settler>>,
     lanes: Source,
     subscribers: Source,
 }
@@ -88,6 +97,7 @@ impl Home {
             link: watch::Sender::new(Link::Down("not connected yet".into())),
             reconnects: watch::Sender::new(0),
             repaired: Mutex::default(),
+            kept: std::sync::Mutex::default(),
         })
     }
 
@@ -203,12 +213,25 @@ impl Home {
     }
 
     async fn connect(&self) -> Result<Connection, TopologyError> {
+        require_at_least_once(&self.dialer, &self.topology).await?;
         let connection = self.dialer.connect().await?;
         self.establish(&connection).await?;
-        let probe = self.dialer.connect().await?;
-        self.topology.require_at_least_once(&probe).await?;
-        close(&probe).await;
         Ok(connection)
+    }
+
+    /// Keeps the channel of a consumer that has stopped open until [`Self::close`].
+    pub fn keep(&self, settler: Settler) {
+        self.kept().push(settler);
+    }
+
+    /// Waits until the broker has applied what stopped consumers have settled.
+    pub async fn settled(&self) {
+        let kept = self.kept().clone();
+        join_all(kept.iter().map(Settler::applied)).await;
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<Settler>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes every connection, each within a deadline.
@@ -222,9 +245,31 @@ impl Home {
     }
 }
 
+/// Makes sure that the broker dead-letters at least once, over a connection of its own. Comes before
+/// anything is declared: a queue that is declared while it is off stays without it when it is on,
+/// and over a restart of the broker, until a policy of the queue changes (measured on 3.10.8).
+pub async fn require_at_least_once(
+    dialer: &Dialer,
+    topology: &Topology,
+) -> Result<(), TopologyError> {
+    let probe = dialer.connect().await?;
+    topology.require_at_least_once(&probe).await?;
+    close(&probe).await;
+    Ok(())
+}
+
 /// Closes a connection; its end is what matters, not how.
 pub async fn close(connection: &Connection) {
-    let closed = connection.close(200, "bye".into());
+    let closed = async {
+        // One of its channels that is just closing makes this fail, with nothing said to the broker.
+        while connection.status().connected() {
+            if let Err(error) = connection.close(200, "bye".into()).await {
+                tracing::debug!("closing a connection: {error}");
+                tokio::time::sleep(CLOSE_AGAIN).await;
+            }
+        }
+        Ok::<_, ConnectError>(())
+    };
     if let Err(error) = deadline("close a connection", OPERATION_TIMEOUT / 5, closed).await {
         tracing::debug!("closing a connection: {error}");
     }

@@ -578,7 +578,9 @@ impl<'a> Declaring<'a> {
             arguments,
         );
         let result = deadline("declare an exchange", OPERATION_TIMEOUT, declared).await;
-        explain("exchange", &exchange.name, &exchange.arguments, result)
+        let mut wanted = exchange.arguments.clone();
+        wanted.insert("type", Argument::Text(exchange.kind.to_owned()));
+        explain("exchange", &exchange.name, &wanted, result)
     }
 
     async fn queue(&mut self, queue: &Queue) -> Result<(), TopologyError> {
@@ -631,10 +633,9 @@ fn explain(
             Some((argument, existing)) => TopologyError::Mismatch {
                 kind,
                 name,
-                wanted: wanted.get(argument.as_str()).map_or_else(
-                    || default_of(kind, &argument).to_owned(),
-                    ToString::to_string,
-                ),
+                wanted: wanted
+                    .get(argument.as_str())
+                    .map_or_else(|| default_of(&argument).to_owned(), ToString::to_string),
                 argument,
                 existing,
             },
@@ -654,11 +655,10 @@ fn explain(
 }
 
 /// What a declaration says when the argument is not among its arguments.
-fn default_of(kind: &str, argument: &str) -> &'static str {
-    match (kind, argument) {
-        (_, "durable") => "true",
-        (_, "auto_delete" | "exclusive" | "internal") => "false",
-        ("exchange", "type") => "the type that `hookbridge topology` prints",
+fn default_of(argument: &str) -> &'static str {
+    match argument {
+        "durable" => "true",
+        "auto_delete" | "exclusive" | "internal" => "false",
         _ => "none",
     }
 }
@@ -671,7 +671,12 @@ fn inequivalent(words: &str) -> Option<(String, String)> {
     let existing = rest.split_once("but current is ")?.1.trim();
     let existing = existing.strip_prefix("the value ").unwrap_or(existing);
     let existing = existing.split(" of type").next().unwrap_or(existing);
-    Some((argument.to_owned(), existing.trim_matches('\'').to_owned()))
+    let existing = match (argument, existing.trim_matches('\'')) {
+        // What a queue is that says nothing about it.
+        ("x-queue-type", "none") => "classic",
+        (_, existing) => existing,
+    };
+    Some((argument.to_owned(), existing.to_owned()))
 }
 
 #[cfg(test)]
@@ -689,6 +694,11 @@ mod tests {
             (
                 "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': received \
                  'quorum' but current is 'classic'",
+                ("x-queue-type", "classic"),
+            ),
+            (
+                "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': received \
+                 the value 'quorum' of type 'longstr' but current is none",
                 ("x-queue-type", "classic"),
             ),
             (

@@ -12,11 +12,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio_util::task::TaskTracker;
 
-use super::{ConfigArgs, environment, runtime};
+use super::{ConfigArgs, environment, no_broker, runtime};
 use crate::{
     bridge::home_dialer,
     broker::{
         connection::{OPERATION_TIMEOUT, Source},
+        home,
         message::Message,
         publisher::Publisher,
     },
@@ -50,15 +51,16 @@ struct Event {
     body: Bytes,
 }
 
-/// Publishes the events and says how many. Returns whether any failed.
-pub fn run(args: &PublishArgs, out: &mut impl Write) -> anyhow::Result<bool> {
+/// Publishes the events and says how many to `out`, and which failed to `err`. Returns whether any
+/// did.
+pub fn run(args: &PublishArgs, out: &mut impl Write, err: &mut impl Write) -> anyhow::Result<bool> {
     let settings = settings::load(&args.config.config, environment())
         .map_err(|mistakes| anyhow::anyhow!("the settings are wrong:\n{mistakes}"))?;
     let mut events = Vec::new();
     for file in &args.files {
         events.extend(read(file)?);
     }
-    runtime()?.block_on(publish(&settings, events, out))
+    runtime()?.block_on(publish(&settings, events, out, err))
 }
 
 /// All events of a file, before any is published: half a file helps nobody.
@@ -106,9 +108,14 @@ async fn publish(
     settings: &Settings,
     events: Vec<Event>,
     out: &mut impl Write,
+    err: &mut impl Write,
 ) -> anyhow::Result<bool> {
+    let dialer = home_dialer(&settings.broker);
+    // A broker that is not there is one mistake, not one for each event.
+    let probe = dialer.connect().await.map_err(|error| no_broker(&error))?;
+    home::close(&probe).await;
     let tasks = TaskTracker::new();
-    let source = Source::home(home_dialer(&settings.broker), 1)?;
+    let source = Source::home(dialer, 1)?;
     let publisher = Publisher::start(source.clone(), None, &tasks);
     let exchange = &settings.source.exchange;
     let mut confirmed = 0;
@@ -124,7 +131,7 @@ async fn publish(
                 Ok(()) => confirmed += 1,
                 Err(error) => {
                     failed += 1;
-                    writeln!(out, "{}: {error}", event.place)?;
+                    writeln!(err, "{}: {error}", event.place)?;
                 }
             }
         }
@@ -132,7 +139,7 @@ async fn publish(
     source.close();
     writeln!(out, "{confirmed} published to '{exchange}'")?;
     if failed > 0 {
-        writeln!(out, "{failed} failed")?;
+        writeln!(err, "{failed} failed")?;
     }
     Ok(failed > 0)
 }

@@ -3,10 +3,10 @@
 
 use std::{io::Write, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use comfy_table::{Table, presets};
 
-use super::{ConfigArgs, environment, runtime};
+use super::{ConfigArgs, environment, no_broker, runtime};
 use crate::{
     bridge,
     broker::{
@@ -70,10 +70,9 @@ pub fn run(args: &TopologyArgs, out: &mut impl Write) -> anyhow::Result<()> {
 }
 
 async fn apply(settings: &Settings, topology: &Topology) -> anyhow::Result<()> {
-    let connection = bridge::home_dialer(&settings.broker)
-        .connect()
-        .await
-        .context("cannot connect to the home broker")?;
+    let dialer = bridge::home_dialer(&settings.broker);
+    let connection = dialer.connect().await.map_err(|error| no_broker(&error))?;
+    home::require_at_least_once(&dialer, topology).await?;
     topology.declare(&connection).await?;
     home::close(&connection).await;
     Ok(())
@@ -88,7 +87,7 @@ async fn prune(
     let connection = bridge::home_dialer(&settings.broker)
         .connect()
         .await
-        .context("cannot connect to the home broker")?;
+        .map_err(|error| no_broker(&error))?;
     let mut kept = 0;
     for delay in delays {
         if *delay == settings.delivery.retry_delay {

@@ -8,4 +8,5 @@ pub mod eventually;
 pub mod http;
 pub mod line;
 pub mod management;
+pub mod program;
 pub mod proxy;
