@@ -40,7 +40,7 @@ use crate::{
         LiveSubscribers, SubscriberSet, Target,
         loading::{Loaded, Rules, load_directory},
     },
-    telemetry::metrics::Metrics,
+    telemetry::{RejectionLog, metrics::Metrics},
 };
 
 /// Deliveries that one lane may have unsettled: 8 fast lanes of 128 in each set bound the memory.
@@ -181,7 +181,9 @@ impl Bridge {
             timeout: settings.delivery.timeout,
             lanes: lanes.clone(),
             publisher: publisher.clone(),
+            broker: home.clone(),
             home: queues,
+            rejections: RejectionLog::default(),
             subscribers: subscribers.clone(),
             metrics: metrics.clone(),
             tasks: work.clone(),
@@ -254,7 +256,10 @@ impl Bridge {
         let ended = loop {
             tokio::select! {
                 () = self.stop.cancelled() => break Ok(()),
-                () = self.reload.notified() => self.reload().await,
+                () = self.reload.notified() => tokio::select! {
+                    () = self.reload() => {}
+                    () = self.stop.cancelled() => break Ok(()),
+                },
                 ended = &mut supervisor => break match ended {
                     Ok(result) => result.map_err(BridgeError::from),
                     Err(panicked) => Err(BridgeError::Panicked(panicked.to_string())),
@@ -369,6 +374,15 @@ impl Bridge {
         let (directory, rules) = (self.directory.clone(), self.rules.clone());
         let read = tokio::task::spawn_blocking(move || load_directory(&directory, &rules)).await;
         match read {
+            // An unmounted volume looks like this, and would turn every event away.
+            Ok(Ok(loaded))
+                if loaded.set.counts() == (0, 0) && self.subscribers.load().counts() != (0, 0) =>
+            {
+                error!(
+                    directory = %self.directory.display(),
+                    "there are no subscribers there any more; they stay as they were. To have none, restart"
+                );
+            }
             Ok(Ok(loaded)) => self.take_subscribers(loaded),
             Ok(Err(mistakes)) => {
                 for mistake in &mistakes {

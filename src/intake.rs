@@ -13,8 +13,9 @@ use crate::{
     broker::{
         connection::OPERATION_TIMEOUT,
         consumer::{Session, Settler},
+        home::Home,
         message::{Message, Received},
-        publisher::{PublishResults, Publisher},
+        publisher::{PublishError, Publisher},
         publishers::Publishers,
     },
     delivery::{
@@ -27,7 +28,7 @@ use crate::{
     settings::{SourceSettings, UnknownEvents},
     subscriber::{AmqpTarget, Destination, LiveSubscribers, Subscriber, SubscriberId, Target},
     telemetry::{
-        log_failure,
+        RejectionLog, log_failure,
         metrics::{EventResult, Metrics, Transport},
     },
     webhook::{self, EventType, Webhook},
@@ -52,12 +53,16 @@ pub struct Intake {
     pub lanes: Lanes,
     /// Publishes them.
     pub publisher: Publisher,
+    /// Brings the topology back.
+    pub broker: Arc<Home>,
     /// Publish to subscribers' queues on the home broker.
     pub home: Arc<Publishers<SubscriberId>>,
     /// Who gets what.
     pub subscribers: LiveSubscribers,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
+    /// Says what is rejected.
+    pub rejections: RejectionLog,
     /// Knows the batches under way.
     pub tasks: TaskTracker,
 }
@@ -76,9 +81,9 @@ struct Plan {
 /// Deliveries handed straight to a subscriber's queue: the hand-off is their first attempt.
 struct Direct {
     subscriber: Arc<Subscriber>,
+    target: AmqpTarget,
     publisher: Publisher,
     deliveries: Vec<Delivery>,
-    messages: Vec<Message>,
 }
 
 impl Intake {
@@ -89,7 +94,7 @@ impl Intake {
             let plan = self.plan(&chunk);
             let tags: Vec<u64> = chunk.iter().map(|received| received.tag).collect();
             let Some(&last) = tags.last() else { continue };
-            window.open(tags);
+            window.open(tags).await;
             let (intake, window) = (self.clone(), window.clone());
             self.tasks.spawn(async move {
                 if intake.carry_out(plan, window.settler()).await {
@@ -118,12 +123,7 @@ impl Intake {
             };
             let result = match result {
                 Err(rejection) => {
-                    let reason = rejection.reason.as_str();
-                    warn!(
-                        reason,
-                        detail = rejection.detail,
-                        "a domain event is rejected"
-                    );
+                    self.rejections.log(&rejection);
                     plan.lanes
                         .push(self.lanes.rejected(received, &rejection, now));
                     EventResult::Rejected
@@ -138,7 +138,7 @@ impl Intake {
                     for subscriber in subscribers.matching(made.kind, &made.audience) {
                         matched = true;
                         let delivery = delivery(&made, &envelope, traceparent, subscriber, now);
-                        self.address(&mut plan, subscriber, delivery, now);
+                        self.address(&mut plan, subscriber, delivery);
                     }
                     if matched {
                         EventResult::Accepted
@@ -154,13 +154,7 @@ impl Intake {
 
     /// Straight to a queue on the home broker, unless that queue leaves publishes unconfirmed:
     /// then, and for everybody else, to the lanes.
-    fn address(
-        &self,
-        plan: &mut Plan,
-        subscriber: &Arc<Subscriber>,
-        delivery: Delivery,
-        now: Timestamp,
-    ) {
+    fn address(&self, plan: &mut Plan, subscriber: &Arc<Subscriber>, delivery: Delivery) {
         if let Target::Amqp(
             target @ AmqpTarget {
                 broker: None,
@@ -168,21 +162,18 @@ impl Intake {
             },
         ) = &subscriber.target
         {
-            let direct = plan
-                .direct
-                .entry(subscriber.id.clone())
-                .or_insert_with(|| Direct {
-                    subscriber: subscriber.clone(),
-                    publisher: self.home.get(&subscriber.id, addressed::declares(target)),
-                    deliveries: Vec::new(),
-                    messages: Vec::new(),
-                });
-            if !direct.publisher.stalled()
-                && let Ok(message) =
-                    addressed::message(subscriber, target, &delivery, Attempt::First, now)
-            {
+            let publisher = self.home.get(&subscriber.id, addressed::declares(target));
+            if !publisher.stalled() {
+                let direct = plan
+                    .direct
+                    .entry(subscriber.id.clone())
+                    .or_insert_with(|| Direct {
+                        subscriber: subscriber.clone(),
+                        target: target.clone(),
+                        publisher,
+                        deliveries: Vec::new(),
+                    });
                 direct.deliveries.push(delivery);
-                direct.messages.push(message);
                 return;
             }
         }
@@ -215,61 +206,85 @@ impl Intake {
 
     /// Attempts deliveries to a queue on the home broker. Gives the messages that settle those that
     /// failed, or nothing if the session died first.
-    async fn hand_off(&self, mut direct: Direct, settler: &Settler) -> Option<Vec<Message>> {
+    async fn hand_off(&self, direct: Direct, settler: &Settler) -> Option<Vec<Message>> {
+        let Direct {
+            subscriber,
+            target,
+            publisher,
+            mut deliveries,
+        } = direct;
         let mut follow_ups = Vec::new();
-        loop {
+        while !deliveries.is_empty() {
             let began = Instant::now();
-            let messages = direct.messages.clone();
-            let results: PublishResults = direct.publisher.publish(messages, self.timeout).await;
-            let took = began.elapsed();
             let now = Timestamp::now();
-            let mut again = (Vec::new(), Vec::new());
-            for ((delivery, message), result) in direct
-                .deliveries
-                .into_iter()
-                .zip(direct.messages)
-                .zip(&results)
-            {
-                let Some(outcome) = addressed::outcome(&direct.subscriber, true, result) else {
-                    again.0.push(delivery);
-                    again.1.push(message);
-                    continue;
+            let mut messages = Vec::with_capacity(deliveries.len());
+            let mut published = Vec::with_capacity(deliveries.len());
+            for delivery in deliveries {
+                match addressed::message(&subscriber, &target, &delivery, Attempt::First, now) {
+                    Ok(message) => {
+                        messages.push(message);
+                        published.push(delivery);
+                    }
+                    Err(failure) => {
+                        let outcome = Outcome::Failed(failure);
+                        follow_ups.extend(self.settle(&subscriber, delivery, outcome, None));
+                    }
+                }
+            }
+            let results = publisher.publish(messages, self.timeout).await;
+            let took = began.elapsed();
+            deliveries = Vec::new();
+            for (delivery, result) in published.into_iter().zip(&results) {
+                match addressed::outcome(&subscriber, true, result) {
+                    Some(outcome) => {
+                        follow_ups.extend(self.settle(&subscriber, delivery, outcome, Some(took)));
+                    }
+                    None => deliveries.push(delivery),
+                }
+            }
+            if !deliveries.is_empty() {
+                if !settler.alive() {
+                    return None;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        Some(follow_ups)
+    }
+
+    /// Settles a first attempt that was made here: counts it, and gives the message that moves a
+    /// failed delivery on.
+    fn settle(
+        &self,
+        subscriber: &Subscriber,
+        delivery: Delivery,
+        outcome: Outcome,
+        took: Option<Duration>,
+    ) -> Option<Message> {
+        let transport = Transport::Amqp;
+        let now = Timestamp::now();
+        self.metrics
+            .attempt(&subscriber.id, transport, Attempt::First, &outcome, took);
+        let settlement = settle(Attempt::First, outcome);
+        log_failure(&delivery, Attempt::First, &settlement);
+        match settlement {
+            Settlement::Done => {
+                let latency = now.duration_since(delivery.received_at).unsigned_abs();
+                self.metrics.delivered(delivery.kind, transport, latency);
+                None
+            }
+            Settlement::Retry(failure) => {
+                Some(self.lanes.retry(&delivery, Pace::Fast, &failure, now))
+            }
+            Settlement::Dead(failure) => {
+                self.metrics.dead(delivery.kind, transport);
+                let consumed = Consumed {
+                    delivery,
+                    pace: Pace::Fast,
+                    first: None,
                 };
-                let id = &direct.subscriber.id;
-                self.metrics
-                    .attempt(id, Transport::Amqp, Attempt::First, &outcome, Some(took));
-                if outcome == Outcome::Delivered {
-                    let latency = now.duration_since(delivery.received_at).unsigned_abs();
-                    self.metrics
-                        .delivered(delivery.kind, Transport::Amqp, latency);
-                    continue;
-                }
-                let settlement = settle(Attempt::First, outcome);
-                log_failure(&delivery, Attempt::First, &settlement);
-                match settlement {
-                    Settlement::Done => {}
-                    Settlement::Retry(failure) => {
-                        follow_ups.push(self.lanes.retry(&delivery, Pace::Fast, &failure, now));
-                    }
-                    Settlement::Dead(failure) => {
-                        self.metrics.dead(delivery.kind, Transport::Amqp);
-                        let consumed = Consumed {
-                            delivery,
-                            pace: Pace::Fast,
-                            first: None,
-                        };
-                        follow_ups.push(self.lanes.dead(&consumed, Attempt::First, &failure, now));
-                    }
-                }
+                Some(self.lanes.dead(&consumed, Attempt::First, &failure, now))
             }
-            if again.0.is_empty() {
-                return Some(follow_ups);
-            }
-            if !settler.alive() {
-                return None;
-            }
-            (direct.deliveries, direct.messages) = again;
-            tokio::time::sleep(PAUSE).await;
         }
     }
 
@@ -304,6 +319,13 @@ impl Intake {
                     "the broker does not take deliveries: {error}; their events stay unacknowledged, trying for ever"
                 );
                 said = true;
+            }
+            if matches!(
+                error,
+                PublishError::ChannelClosed(_) | PublishError::Returned(_)
+            ) {
+                // Somebody deleted an exchange or a queue.
+                self.broker.repair_now().await;
             }
             tokio::time::sleep(PAUSE).await;
         }

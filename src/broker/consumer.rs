@@ -97,7 +97,11 @@ pub async fn consume<W, F>(
                             "cannot consume: {error}; trying for ever"
                         );
                     }
-                    if let Err(error) = home.repair(&connection).await {
+                    let repaired = tokio::select! {
+                        () = stop.cancelled() => return,
+                        repaired = home.repair(&connection) => repaired,
+                    };
+                    if let Err(error) = repaired {
                         debug!(
                             queue = options.queue,
                             "cannot bring the topology back: {error}"

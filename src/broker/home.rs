@@ -3,7 +3,10 @@
 //! alarm stops every write on one that publishes.
 
 use std::{
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::{
+        Arc, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -66,6 +69,8 @@ pub struct Home {
     link: watch::Sender<Link>,
     reconnects: watch::Sender<u64>,
     repaired: Mutex<Option<Instant>>,
+    /// Whether the broker is known to dead-letter at least once.
+    sure: AtomicBool,
     /// The channels of consumers that have stopped: open until what was settled there is applied.
     kept: std::sync::Mutex<Vec<Settler>>,
     lanes: Source,
@@ -97,6 +102,7 @@ impl Home {
             link: watch::Sender::new(Link::Down("not connected yet".into())),
             reconnects: watch::Sender::new(0),
             repaired: Mutex::default(),
+            sure: AtomicBool::new(false),
             kept: std::sync::Mutex::default(),
         })
     }
@@ -200,8 +206,20 @@ impl Home {
         if repaired.is_some_and(|at| at.elapsed() < REPAIR_INTERVAL) {
             return Ok(());
         }
+        let result = self.establish(connection).await;
+        // It may take seconds, and who waited for it need not do it again.
         *repaired = Some(Instant::now());
-        self.establish(connection).await
+        result
+    }
+
+    /// [`Self::repair`] on the connection that there is, if there is one.
+    pub async fn repair_now(&self) {
+        let connection = self.link.borrow().connection().cloned();
+        if let Some(connection) = connection
+            && let Err(error) = self.repair(&connection).await
+        {
+            tracing::debug!("cannot bring the topology back: {error}");
+        }
     }
 
     async fn establish(&self, connection: &Connection) -> Result<(), TopologyError> {
@@ -213,7 +231,11 @@ impl Home {
     }
 
     async fn connect(&self) -> Result<Connection, TopologyError> {
-        require_at_least_once(&self.dialer, &self.topology).await?;
+        // A feature flag is never disabled again.
+        if !self.sure.load(Ordering::Relaxed) {
+            require_at_least_once(&self.dialer, &self.topology).await?;
+            self.sure.store(true, Ordering::Relaxed);
+        }
         let connection = self.dialer.connect().await?;
         self.establish(&connection).await?;
         Ok(connection)

@@ -34,6 +34,7 @@ impl<K: Eq + Hash + Clone> Publishers<K> {
         let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((declares, publisher)) = started.get(key)
             && declares.as_deref() == declare
+            && !publisher.is_closed()
         {
             return publisher.clone();
         }

@@ -161,6 +161,14 @@ pub enum TopologyError {
         /// The broker's words.
         error: String,
     },
+    /// It is declared, and the broker does not find it: a node of the cluster is down.
+    #[error("{kind} '{name}' is not there after it was declared: a node of the broker may be down")]
+    Down {
+        /// `queue` or `exchange`.
+        kind: &'static str,
+        /// Which one.
+        name: String,
+    },
     /// The connection, not the topology.
     #[error(transparent)]
     Connection(#[from] ConnectError),
@@ -169,7 +177,7 @@ pub enum TopologyError {
 impl TopologyError {
     /// Whether trying again cannot help: somebody has to change something first.
     pub fn is_final(&self) -> bool {
-        !matches!(self, Self::Connection(_))
+        !matches!(self, Self::Connection(_) | Self::Down { .. })
     }
 }
 
@@ -337,7 +345,7 @@ impl Topology {
     pub async fn declare(&self, connection: &Connection) -> Result<(), TopologyError> {
         let mut channel = Declaring::open(connection).await?;
         for exchange in &self.exchanges {
-            channel.exchange(exchange).await?;
+            channel.exchange(exchange).await.map_err(down)?;
         }
         let mut new = false;
         for queue in &self.queues {
@@ -345,7 +353,7 @@ impl Topology {
                 Err(TopologyError::Missing { .. }) => new = true,
                 found => found?,
             }
-            channel.queue(queue).await?;
+            channel.queue(queue).await.map_err(down)?;
         }
         if new {
             tokio::time::sleep(SETTLE).await;
@@ -353,7 +361,7 @@ impl Topology {
         // The events queue is the first of them.
         for queue in self.queues.iter().rev() {
             for key in &queue.keys {
-                channel.bind(queue, key).await?;
+                channel.bind(queue, key).await.map_err(down)?;
             }
         }
         Ok(())
@@ -389,7 +397,7 @@ impl Topology {
         let milliseconds = delay.as_millis();
         let queue = format!("{}.retry.{milliseconds}", self.prefix);
         let mut counter = QueueCounter::default();
-        match counter.ready(connection, &queue).await {
+        match counter.ready(connection, &queue).await? {
             None => return Ok((queue, Pruned::Absent)),
             Some(0) => {}
             Some(messages) => return Ok((queue, Pruned::Holds(messages))),
@@ -403,7 +411,7 @@ impl Topology {
         );
         deadline("unbind a queue", OPERATION_TIMEOUT, unbound).await?;
         tokio::time::sleep(SETTLE).await;
-        if let Some(messages) = counter.ready(connection, &queue).await
+        if let Some(messages) = counter.ready(connection, &queue).await?
             && messages > 0
         {
             return Ok((queue, Pruned::Holds(messages)));
@@ -421,7 +429,8 @@ impl Topology {
         &self,
         connection: &Connection,
     ) -> Result<(), TopologyError> {
-        let name = format!("{}.probe.{}", self.prefix, uuid::Uuid::new_v4());
+        // One name, so that a probe which was cut off leaves nothing that the next does not remove.
+        let name = format!("{}.probe", self.prefix);
         let channel = open(connection).await?;
         let arguments = table(&[("x-queue-type", Argument::Text("stream".into()))].into());
         let options = QueueDeclareOptions {
@@ -443,18 +452,19 @@ impl Topology {
             }
             Err(ConnectError::Broker(error)) => match error.kind() {
                 ErrorKind::ProtocolError(amqp)
-                    if *amqp.kind() == AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) =>
-                {
-                    tracing::warn!(
-                        "cannot check that dead-lettering is at least once: the user may not declare \
-                         '{name}'; make sure that the feature flag stream_queue is enabled"
-                    );
-                    Ok(())
-                }
-                ErrorKind::ProtocolError(amqp)
                     if amqp.get_message().as_str().contains("feature flag") =>
                 {
                     Err(TopologyError::AtMostOnce(amqp.get_message().to_string()))
+                }
+                // No permission, a limit of the virtual host, …
+                ErrorKind::ProtocolError(amqp) if matches!(amqp.kind(), AMQPErrorKind::Soft(_)) => {
+                    tracing::warn!(
+                        "cannot check that dead-lettering is at least once, for which the stream '{name}' \
+                         would be declared for a moment: {}; make sure that the feature flag stream_queue \
+                         is enabled",
+                        amqp.get_message()
+                    );
+                    Ok(())
                 }
                 _ => Err(ConnectError::Broker(error).into()),
             },
@@ -475,6 +485,14 @@ fn queue_arguments(dead_letters_to: Option<String>) -> Arguments {
         arguments.insert("x-dead-letter-exchange", Argument::Text(exchange));
     }
     arguments
+}
+
+/// What a declaration cannot find is not missing, but out of reach.
+fn down(error: TopologyError) -> TopologyError {
+    match error {
+        TopologyError::Missing { kind, name } => TopologyError::Down { kind, name },
+        other => other,
+    }
 }
 
 fn allowed_or_nothing(result: Result<(), TopologyError>) -> Result<(), TopologyError> {

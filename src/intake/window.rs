@@ -2,9 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
+
+use tokio::sync::Mutex;
 
 use crate::broker::consumer::Settler;
 
@@ -46,24 +47,23 @@ impl Window {
     }
 
     /// Notes a batch, known from now on by its last tag.
-    pub(super) fn open(&self, tags: Vec<u64>) {
+    pub(super) async fn open(&self, tags: Vec<u64>) {
         let batch = Batch {
             tags,
             opened: Instant::now(),
             done: false,
         };
-        self.batches
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push_back(batch);
+        self.batches.lock().await.push_back(batch);
     }
 
     /// Everything made of the batch is confirmed.
+    ///
+    /// The lock is held until the last acknowledgement is written: one that covers all before it
+    /// must not overtake a single one, which the broker would then take for an unknown tag, closing
+    /// the channel.
     pub(super) async fn done(&self, last_tag: u64) {
-        let acks = {
-            let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
-            acks(&mut batches, last_tag, Instant::now())
-        };
+        let mut batches = self.batches.lock().await;
+        let acks = acks(&mut batches, last_tag, Instant::now());
         if let Some(tag) = acks.up_to {
             self.settler.ack_up_to(tag).await;
         }
