@@ -177,7 +177,8 @@ async fn rate(connection: &Connection, queue: &str) -> f64 {
     let (low, high) = (MESSAGES as u64 / 10, MESSAGES as u64 * 9 / 10);
     let mut rate = 0.0;
     loop {
-        let ready = counter.ready(connection, queue).await.unwrap_or_default();
+        let ready = counter.ready(connection, queue).await;
+        let ready = ready.expect("a look-up").unwrap_or_default();
         let now = Instant::now();
         match first {
             None if ready >= low => first = Some((now, ready)),

@@ -19,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::metrics::Metrics;
 
+/// The part that everything else needs.
+pub const BROKER: &str = "home broker";
+
 /// Whether the bridge does its work, and why not. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness(Arc<Mutex<BTreeMap<String, String>>>);
@@ -36,6 +39,10 @@ impl Readiness {
     /// What stands in the way, a line each; nothing when ready.
     pub fn reasons(&self) -> Vec<String> {
         let reasons = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Without a broker there are no consumers, which goes without saying.
+        if let Some(reason) = reasons.get(BROKER) {
+            return vec![format!("{BROKER}: {reason}")];
+        }
         reasons
             .iter()
             .map(|(part, reason)| format!("{part}: {reason}"))

@@ -16,7 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use crate::{
-    admin::{Admin, ListenError, Readiness},
+    admin::{Admin, BROKER, ListenError, Readiness},
     broker::{
         connection::{ConnectError, Connection, Dialer, TlsFiles, system_resolver},
         consumer::{self, Options, Session},
@@ -43,8 +43,10 @@ use crate::{
     telemetry::{RejectionLog, metrics::Metrics},
 };
 
-/// Deliveries that one lane may have unsettled: 8 fast lanes of 128 in each set bound the memory.
-const LANE_PREFETCH: u16 = 128;
+/// Deliveries that a lane may have unsettled. With 8 fast and 16 slow lanes in each of two sets, at
+/// most 2,560 are in memory at once.
+const FAST_PREFETCH: u16 = 128;
+const SLOW_PREFETCH: u16 = 16;
 /// How often the home broker's state is told.
 const STATE_INTERVAL: Duration = Duration::from_millis(250);
 /// How often queues are counted.
@@ -191,6 +193,7 @@ impl Bridge {
         let deliver = Deliver {
             lanes,
             publisher,
+            broker: home.clone(),
             subscribers: subscribers.clone(),
             http,
             amqp,
@@ -280,9 +283,10 @@ impl Bridge {
         for (set, attempt) in [("first", Attempt::First), ("second", Attempt::Second)] {
             for lane in self.topology.lanes(set) {
                 let deliver = self.deliver.clone();
+                let slow = lane.rsplit('.').nth(1) == Some("slow");
                 let options = Options {
                     queue: lane.to_owned(),
-                    prefetch: LANE_PREFETCH,
+                    prefetch: if slow { SLOW_PREFETCH } else { FAST_PREFETCH },
                 };
                 self.consume(options, move |session| {
                     deliver.clone().work(session, attempt)
@@ -470,7 +474,7 @@ async fn bring_back(home: &Home, connection: &Connection, missing: &[&str], said
 fn tell_state(home: &Home, readiness: &Readiness, metrics: &Metrics) {
     let (connected, blocked) = (home.connected(), home.blocked());
     metrics.broker(connected, blocked, home.reconnects());
-    readiness.set("home broker", home.down());
+    readiness.set(BROKER, home.down());
     let alarm =
         "blocks publishers (a memory or disk alarm): deliveries wait, and go on when it clears";
     readiness.set("home broker alarm", blocked.then(|| alarm.to_owned()));

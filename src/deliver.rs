@@ -12,8 +12,9 @@ use crate::{
     broker::{
         connection::OPERATION_TIMEOUT,
         consumer::{Session, Settler},
+        home::Home,
         message::{Message, Received},
-        publisher::Publisher,
+        publisher::{PublishError, Publisher},
     },
     delivery::{
         Attempt, Delivery, Failure, Outcome, Reason,
@@ -38,6 +39,9 @@ use limits::Limits;
 
 /// Deliveries taken from a lane at a time.
 const CHUNK: usize = 64;
+/// How long a delivery may wait for its subscriber's turn: a third of the 30 minutes after which the
+/// broker takes a consumer for dead, and repeats what all others have in flight on its channel.
+const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_mins(10);
 /// The pause before an attempt that the home broker's absence undid is made again.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
 
@@ -47,6 +51,8 @@ pub struct Deliver {
     pub lanes: Lanes,
     /// Publishes them.
     pub publisher: Publisher,
+    /// Brings the topology back.
+    pub broker: Arc<Home>,
     /// Where deliveries go.
     pub subscribers: LiveSubscribers,
     /// Attempts over HTTP.
@@ -69,6 +75,16 @@ struct Attempted {
     transport: Transport,
     /// Absent where nothing was sent.
     took: Option<std::time::Duration>,
+}
+
+/// What became of a delivery's turn.
+enum Turn {
+    /// It was attempted.
+    Taken(Attempted),
+    /// It has waited so long that it must go back to the end of its lane. This is no attempt.
+    Waited,
+    /// The bridge stops, or the session is dead: the broker delivers it again.
+    Given,
 }
 
 impl Deliver {
@@ -102,58 +118,66 @@ impl Deliver {
                 return;
             }
         };
-        let Some(attempted) = self.attempt(&consumed.delivery, attempt, &settler).await else {
-            return;
-        };
-        self.settle(&consumed, attempt, attempted, received.tag, &settler)
-            .await;
+        let tag = received.tag;
+        match self.attempt(&consumed.delivery, attempt, &settler).await {
+            Turn::Taken(attempted) => {
+                self.settle(&consumed, attempt, attempted, tag, &settler)
+                    .await;
+            }
+            Turn::Waited => {
+                debug!(delivery = %consumed.delivery.webhook_id, "goes to the end of its lane");
+                let message = self.lanes.again(&consumed, attempt);
+                if self.publish(message).await.is_ok() {
+                    settler.ack(tag).await;
+                }
+            }
+            Turn::Given => {}
+        }
     }
 
-    /// Makes one attempt. `None` if the bridge stops before it begins, or the session is dead: the
-    /// broker delivers it again.
-    async fn attempt(
-        &self,
-        delivery: &Delivery,
-        attempt: Attempt,
-        settler: &Settler,
-    ) -> Option<Attempted> {
+    /// Waits for the subscriber's turn, and makes one attempt.
+    async fn attempt(&self, delivery: &Delivery, attempt: Attempt, settler: &Settler) -> Turn {
+        let waits_until = Instant::now() + LONGEST_WAIT;
         let (subscriber, _permit) = loop {
             let Some(subscriber) = self.subscriber(delivery) else {
-                return Some(not_made(
+                return not_made(
                     Reason::SubscriberRemoved,
                     "no subscriber has this id",
                     Transport::Unknown,
-                ));
+                );
             };
             if !subscriber.enabled {
-                return Some(not_made(
+                return not_made(
                     Reason::SubscriberDisabled,
                     "the subscriber is disabled",
                     Transport::from(&subscriber.target),
-                ));
+                );
             }
             let permit = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return None,
+                () = self.stop.cancelled() => return Turn::Given,
                 permit = self.limits.permit(&subscriber) => permit,
+                () = tokio::time::sleep_until(waits_until) => return Turn::Waited,
             };
             // The wait may have been long, and the subscriber another one since.
             let now = self.subscriber(delivery);
-            if now.is_some_and(|now| Arc::ptr_eq(&now, &subscriber)) {
+            if let Some(permit) = permit
+                && now.is_some_and(|now| Arc::ptr_eq(&now, &subscriber))
+            {
                 break (subscriber, permit);
             }
         };
         let transport = Transport::from(&subscriber.target);
         loop {
-            if !settler.alive() {
-                return None;
+            if !settler.alive() || self.stop.is_cancelled() {
+                return Turn::Given;
             }
             let in_flight = self.metrics.attempt_begins(transport);
             let began = Instant::now();
             let outcome = self.send(&subscriber, delivery, attempt).await;
             drop(in_flight);
             if let Some(outcome) = outcome {
-                return Some(Attempted {
+                return Turn::Taken(Attempted {
                     outcome,
                     transport,
                     took: Some(began.elapsed()),
@@ -226,10 +250,23 @@ impl Deliver {
         }
     }
 
+    /// Publishes to the bridge's own exchanges; if somebody deleted one, brings it back first.
+    async fn publish(&self, message: Message) -> Result<(), PublishError> {
+        let first = self
+            .publisher
+            .publish_one(message.clone(), OPERATION_TIMEOUT)
+            .await;
+        if !matches!(first, Err(PublishError::ChannelClosed(_))) {
+            return first;
+        }
+        self.broker.repair_now().await;
+        self.publisher.publish_one(message, OPERATION_TIMEOUT).await
+    }
+
     /// Moves a delivery on: publishes it, confirmed, and then acknowledges it where it was. If that
     /// cannot be confirmed, the lane's own dead-letter exchange takes it on.
     async fn publish_and_ack(&self, message: Message, tag: u64, settler: &Settler) {
-        match self.publisher.publish_one(message, OPERATION_TIMEOUT).await {
+        match self.publish(message).await {
             Ok(()) => settler.ack(tag).await,
             Err(error) => {
                 debug!("the broker moves a delivery on by itself: {error}");
@@ -239,10 +276,10 @@ impl Deliver {
     }
 }
 
-fn not_made(reason: Reason, detail: &str, transport: Transport) -> Attempted {
-    Attempted {
+fn not_made(reason: Reason, detail: &str, transport: Transport) -> Turn {
+    Turn::Taken(Attempted {
         outcome: Outcome::Failed(Failure::new(reason, detail)),
         transport,
         took: None,
-    }
+    })
 }

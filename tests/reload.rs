@@ -106,6 +106,13 @@ async fn a_removed_subscriber_is_unknown_and_its_delivery_a_dead_letter() {
     let setup = Setup::of(&vhost);
     setup.set("delivery.retry_delay", "2s");
     setup.http_subscriber("gone", &receiver.url("/gone"));
+    let url = receiver.url("/other");
+    setup.subscriber(
+        "other",
+        &format!(
+            "id = \"other\"\ncases = [\"another\"]\nevents = [\"*\"]\n[http]\nurl = \"{url}\"\n"
+        ),
+    );
     let program = setup.run_ready().await;
     let client = vhost.connect().await;
     publish(&client, "one").await;
@@ -123,6 +130,21 @@ async fn a_removed_subscriber_is_unknown_and_its_delivery_a_dead_letter() {
     program.wait_metric(unmatched, 1.0).await;
     program.stop().await;
     assert_eq!(receiver.arrivals().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_is_suddenly_empty_keeps_the_subscribers() {
+    let vhost = Vhost::new("reload");
+    let receiver = Receiver::start().await;
+    let setup = Setup::of(&vhost);
+    setup.http_subscriber("only", &receiver.url("/only"));
+    let program = setup.run_ready().await;
+    let client = vhost.connect().await;
+    setup.remove_subscriber("only");
+    reload(&program, "they stay as they were").await;
+    publish(&client, "one").await;
+    arrival(&receiver, &program, "/only", 1).await;
+    program.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

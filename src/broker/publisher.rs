@@ -460,10 +460,9 @@ impl Session {
                 .poll_next_unpin(&mut Context::from_waker(&waker))
             {
                 Poll::Ready(Some(next)) => complete = Some(next),
-                Poll::Ready(None) => break,
                 // It also pauses with more to come, and then wakes the waker at once.
                 Poll::Pending if woken.0.swap(false, Ordering::Relaxed) => {}
-                Poll::Pending => break,
+                Poll::Pending | Poll::Ready(None) => break,
             }
         }
         let mut missing = false;

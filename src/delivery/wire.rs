@@ -67,6 +67,26 @@ impl Lanes {
         self.message("first", delivery, pace, Vec::new())
     }
 
+    /// To the end of the lane that it came from, as it is: this is no attempt.
+    pub fn again(&self, consumed: &Consumed, attempt: Attempt) -> Message {
+        let set = match attempt {
+            Attempt::First => "first",
+            Attempt::Second => "second",
+        };
+        let failure = consumed.first.as_ref().map(|failure| {
+            vec![
+                (REASON, text(failure.reason.as_str())),
+                (DETAIL, text(&failure.detail)),
+            ]
+        });
+        self.message(
+            set,
+            &consumed.delivery,
+            consumed.pace,
+            failure.unwrap_or_default(),
+        )
+    }
+
     /// To wait for its second attempt, after the first failed.
     pub fn retry(
         &self,

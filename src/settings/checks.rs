@@ -70,14 +70,23 @@ pub(crate) fn amqp_uri(text: &str) -> Result<Url, Wrong> {
             "Write /%2f for the virtual host `/`, or leave the `/` out",
         ));
     }
+    // Each %xx is one byte. The first is the `/` before it.
+    let encoded = uri.path().matches('%').count();
+    if uri.path().len() > LONGEST_NAME + 1 + 2 * encoded {
+        return Err(Wrong::new(
+            "has a virtual host that is too long",
+            format!("AMQP allows {LONGEST_NAME} bytes"),
+        ));
+    }
     for (name, value) in uri.query_pairs() {
+        let narrow = matches!(&*name, "channel_max" | "heartbeat") && value.parse::<u16>().is_err();
         let number = matches!(
             &*name,
             "frame_max" | "channel_max" | "heartbeat" | "connection_timeout"
         );
-        if number && value.parse::<u32>().is_err() {
+        if narrow || number && value.parse::<u32>().is_err() {
             return Err(Wrong::new(
-                format!("has a `{name}` that is not a whole number"),
+                format!("has a `{name}` that is not a whole number, or too large"),
                 format!("Correct `{name}`, or leave it out"),
             ));
         }

@@ -212,10 +212,9 @@ impl<T> Ledger<T> {
 
     fn hand_out(&mut self, sequence: u64, answer: Answer, out: &mut impl FnMut(T, Answer)) {
         let index = usize::try_from(sequence - self.base).unwrap_or(usize::MAX);
-        if let Some(entry) = self.entries.get_mut(index).and_then(Option::take) {
-            if let Some(context) = entry.context {
-                out(context, answer);
-            }
+        let entry = self.entries.get_mut(index).and_then(Option::take);
+        if let Some(context) = entry.and_then(|entry| entry.context) {
+            out(context, answer);
         }
     }
 
