@@ -22,8 +22,9 @@ use std::{
 use comfy_table::{Table, presets};
 use hookbridge::{
     broker::{
-        connection::{Dialer, OPERATION_TIMEOUT, Source, TlsFiles, system_resolver},
+        connection::{Dialer, OPERATION_TIMEOUT, TlsFiles, system_resolver},
         message::Message,
+        pool::Source,
         publisher::Publisher,
         queues::QueueCounter,
         topology::Topology,

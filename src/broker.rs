@@ -5,6 +5,7 @@ pub mod connection;
 pub mod consumer;
 pub mod home;
 pub mod message;
+pub mod pool;
 pub mod publisher;
 pub mod publishers;
 pub mod queues;

@@ -6,8 +6,9 @@ use std::{
 };
 
 use hookbridge::broker::{
-    connection::{Dialer, Source, TlsFiles, system_resolver},
+    connection::{Dialer, TlsFiles, system_resolver},
     message::Message,
+    pool::Source,
     publisher::{PublishError, Publisher},
 };
 use lapin::types::AMQPValue;

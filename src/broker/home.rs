@@ -20,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    connection::{ConnectError, Dialer, OPERATION_TIMEOUT, Source, deadline},
+    connection::{ConnectError, Dialer, OPERATION_TIMEOUT, deadline},
     consumer::Settler,
+    pool::Source,
     topology::{Topology, TopologyError},
 };
 

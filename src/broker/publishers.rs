@@ -9,7 +9,7 @@ use std::{
 
 use tokio_util::task::TaskTracker;
 
-use super::{connection::Source, publisher::Publisher};
+use super::{pool::Source, publisher::Publisher};
 
 /// Publishers by key, started when first asked for.
 #[derive(Debug)]

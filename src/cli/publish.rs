@@ -16,10 +16,7 @@ use super::{ConfigArgs, environment, no_broker, runtime};
 use crate::{
     bridge::home_dialer,
     broker::{
-        connection::{OPERATION_TIMEOUT, Source},
-        home,
-        message::Message,
-        publisher::Publisher,
+        connection::OPERATION_TIMEOUT, home, message::Message, pool::Source, publisher::Publisher,
     },
     settings::{self, Settings},
 };

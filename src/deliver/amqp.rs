@@ -19,7 +19,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::guard::{AddressGuard, ResolveError};
 use crate::{
     broker::{
-        connection::{ConnectError, DialError, Dialer, Resolver, Source, TlsFiles},
+        connection::{ConnectError, DialError, Dialer, Resolver, TlsFiles},
+        pool::Source,
         publisher::PublishError,
         publishers::Publishers,
     },

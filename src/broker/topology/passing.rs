@@ -7,7 +7,9 @@ use lapin::{
 
 use super::{
     super::connection::{ConnectError, OPERATION_TIMEOUT, deadline},
-    Declaring, Exchange, Queue, TopologyError, open,
+    Exchange, Queue, TopologyError,
+    declaring::Declaring,
+    open,
 };
 
 /// Declares what is missing of these; fails on what exists otherwise.

@@ -19,9 +19,7 @@ use super::{
 use crate::{
     bridge,
     broker::{
-        connection::{OPERATION_TIMEOUT, Source},
-        publisher::Publisher,
-        queues::QueueCounter,
+        connection::OPERATION_TIMEOUT, pool::Source, publisher::Publisher, queues::QueueCounter,
     },
     cli::publish,
     webhook::{WebhookType, examples::EXAMPLES},

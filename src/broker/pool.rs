@@ -1,0 +1,237 @@
+//! Pools of publishing connections to one broker. A connection that broke is replaced when the next
+//! is asked for.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use deadpool::managed::{self, Metrics, Object, Pool, PoolError, RecycleResult, Timeouts};
+use lapin::{Connection, ConnectionStatus, runtime::default_runtime};
+use secrecy::ExposeSecret;
+
+use super::connection::{
+    ConnectError, Dialer, HEARTBEAT, OPERATION_TIMEOUT, SMALL_FRAMES, deadline, ipv6_literal,
+};
+
+/// How a pool makes its connections.
+enum Maker {
+    /// `deadpool-lapin` makes them, where nothing needs adding.
+    Plain(deadpool_lapin::Manager),
+    /// For private certificate authorities, client certificates, and addresses that must be judged.
+    Dialer(Dialer),
+}
+
+/// Makes and checks the connections of one pool.
+pub struct Manager {
+    maker: Maker,
+    made: Mutex<Vec<ConnectionStatus>>,
+}
+
+impl managed::Manager for Manager {
+    type Type = Connection;
+    type Error = ConnectError;
+
+    async fn create(&self) -> Result<Connection, ConnectError> {
+        let connection = match &self.maker {
+            Maker::Plain(manager) => {
+                deadline(
+                    "connect",
+                    OPERATION_TIMEOUT,
+                    managed::Manager::create(manager),
+                )
+                .await?
+            }
+            Maker::Dialer(dialer) => dialer.connect().await?,
+        };
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.retain(ConnectionStatus::connected);
+        made.push(connection.status().clone());
+        Ok(connection)
+    }
+
+    async fn recycle(
+        &self,
+        connection: &mut Connection,
+        _: &Metrics,
+    ) -> RecycleResult<ConnectError> {
+        if connection.status().connected() {
+            Ok(())
+        } else {
+            Err(managed::RecycleError::message("the connection is gone"))
+        }
+    }
+}
+
+/// A pool of publishing connections to one broker. Cheap to clone.
+#[derive(Clone)]
+pub struct Source {
+    pool: Pool<Manager>,
+    leases: Arc<()>,
+    waits_while_blocked: bool,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source")
+            .field("pool", &self.pool.status())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Keeps a connection from being closed as idle.
+#[derive(Debug)]
+pub struct Lease {
+    _held: Arc<()>,
+}
+
+/// A connection out of a pool, to open a channel on.
+pub struct Leased {
+    connection: Object<Manager>,
+    lease: Lease,
+}
+
+impl std::ops::Deref for Leased {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Leased {
+    /// Gives the connection back to the pool; the channels opened on it go on.
+    pub fn lease(self) -> Lease {
+        self.lease
+    }
+}
+
+impl Source {
+    /// Connections to the home broker: a blocked one is waited for, since its messages will be
+    /// taken once the alarm is over.
+    pub fn home(dialer: Dialer, connections: usize) -> Result<Self, ConnectError> {
+        let plain = dialer.tls.ca.is_none()
+            && dialer.tls.identity.is_none()
+            && ipv6_literal(dialer.uri.expose_secret()).is_none();
+        let maker = if plain {
+            // The URI goes in as text: the limits that `Dialer::uri` sets are written into its query.
+            dialer.uri()?;
+            let uri = with_limits(dialer.uri.expose_secret());
+            Maker::Plain(deadpool_lapin::Manager::new(
+                uri,
+                move || dialer.properties(),
+                default_runtime()?,
+            ))
+        } else {
+            Maker::Dialer(dialer)
+        };
+        Ok(Self::new(maker, connections, true))
+    }
+
+    /// Connections to a subscriber's own broker.
+    pub fn outside(dialer: Dialer, connections: usize) -> Self {
+        Self::new(Maker::Dialer(dialer), connections, false)
+    }
+
+    fn new(maker: Maker, connections: usize, waits_while_blocked: bool) -> Self {
+        let manager = Manager {
+            maker,
+            made: Mutex::default(),
+        };
+        let pool = Pool::builder(manager).max_size(connections).build();
+        #[expect(
+            clippy::expect_used,
+            reason = "only a timeout without a runtime can fail, and none is set"
+        )]
+        let pool = pool.expect("a pool without timeouts");
+        Self {
+            pool,
+            leases: Arc::new(()),
+            waits_while_blocked,
+        }
+    }
+
+    /// A live connection; a new one until there are as many as the pool may have, so that channels
+    /// spread over them.
+    pub async fn connection(&self) -> Result<Leased, ConnectError> {
+        let mut connection = self.get().await?;
+        let status = self.pool.status();
+        if status.size < status.max_size {
+            connection = self.get().await?;
+        }
+        Ok(Leased {
+            connection,
+            lease: Lease {
+                _held: self.leases.clone(),
+            },
+        })
+    }
+
+    async fn get(&self) -> Result<Object<Manager>, ConnectError> {
+        self.pool
+            .timeout_get(&Timeouts::default())
+            .await
+            .map_err(|error| match error {
+                PoolError::Backend(error) => error,
+                // Cannot happen without timeouts and hooks, but for a closed pool.
+                other => ConnectError::Broker(io::Error::other(other.to_string()).into()),
+            })
+    }
+
+    /// Whether a blocked connection is waited for rather than failed.
+    pub fn waits_while_blocked(&self) -> bool {
+        self.waits_while_blocked
+    }
+
+    /// Whether the broker blocks any of these connections.
+    pub fn blocked(&self) -> bool {
+        let made = self
+            .pool
+            .manager()
+            .made
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        made.iter()
+            .any(|status| status.connected() && status.blocked())
+    }
+
+    /// Closes the connections if no channel is open on any.
+    pub fn close_if_idle(&self) {
+        if Arc::strong_count(&self.leases) == 1 {
+            self.pool.retain(|_, _| false);
+        }
+    }
+
+    /// Closes the connections; nothing can be published any more.
+    pub fn close(&self) {
+        self.pool.close();
+    }
+}
+
+fn with_limits(uri: &str) -> String {
+    let mut uri = uri.to_owned();
+    for (name, value) in [("frame_max", SMALL_FRAMES), ("heartbeat", HEARTBEAT.into())] {
+        if !uri.contains(&format!("{name}=")) {
+            let separator = if uri.contains('?') { '&' } else { '?' };
+            uri = format!("{uri}{separator}{name}={value}");
+        }
+    }
+    uri
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_that_the_uri_sets_stay() {
+        assert_eq!(
+            with_limits("amqp://h/v"),
+            "amqp://h/v?frame_max=16384&heartbeat=10"
+        );
+        assert_eq!(
+            with_limits("amqp://h/v?heartbeat=60"),
+            "amqp://h/v?heartbeat=60&frame_max=16384"
+        );
+    }
+}

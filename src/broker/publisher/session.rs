@@ -1,0 +1,372 @@
+//! Publishing on one channel: what the window has room for goes out, each publish gets its answer, and
+//! what gets none in time is given up.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use lapin::{Channel, Confirmation, PublisherConfirm, options::BasicPublishOptions};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    Job, PublishError, PublishResults, Task, channel_error,
+    returns::{Answer, Ledger},
+};
+use crate::broker::{
+    message::{Message, Wire},
+    pool::Lease,
+};
+
+/// Publishes outstanding on one channel. More than about a thousand gain nothing.
+const WINDOW: usize = 1_024;
+/// A channel without work for this long is closed.
+const IDLE: Duration = Duration::from_mins(1);
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(100);
+
+/// A job whose messages are in flight.
+struct Running {
+    results: Vec<Option<Result<(), PublishError>>>,
+    open: usize,
+    reply: Option<oneshot::Sender<PublishResults>>,
+}
+
+/// Where the answer to one publish goes.
+struct Slot {
+    job: Arc<Mutex<Running>>,
+    index: usize,
+    timeout: Duration,
+    expires: Instant,
+}
+
+impl Slot {
+    fn fill(self, result: Result<(), PublishError>) {
+        let mut job = self.job.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = job.results.get_mut(self.index)
+            && slot.is_none()
+        {
+            *slot = Some(result);
+            job.open -= 1;
+        }
+        if job.open == 0
+            && let Some(reply) = job.reply.take()
+        {
+            let results = std::mem::take(&mut job.results);
+            // Nobody waits any more when the caller was stopped: its source stays unacknowledged.
+            let _ = reply.send(
+                results
+                    .into_iter()
+                    .map(|r| r.unwrap_or(Err(PublishError::Stopped)))
+                    .collect(),
+            );
+        }
+    }
+}
+
+/// Why a session on a channel ended.
+pub(super) enum End {
+    /// Nobody needs the channel for now, or any more.
+    Idle,
+    HandlesGone,
+    /// The channel is closed, or what is on it is never answered.
+    Broken,
+}
+
+/// A channel to publish on, and what keeps its connection in use.
+pub(super) struct Opened {
+    pub(super) channel: Channel,
+    pub(super) status: lapin::ConnectionStatus,
+    /// Publishes that the client library has not written yet.
+    pub(super) unwritten: Arc<AtomicUsize>,
+    pub(super) _lease: Lease,
+}
+
+impl Opened {
+    /// Whether nothing is left to write on this channel.
+    fn written(&self) -> bool {
+        let open = self.status.connected() && self.channel.status().connected();
+        !open || self.unwritten.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// Publishing on one channel, from its opening to its end.
+pub(super) struct Session {
+    opened: Opened,
+    confirms: FuturesUnordered<BoxFuture<'static, Complete>>,
+    ledger: Ledger<Slot>,
+    /// Messages taken from a job that the window has no room for yet.
+    waiting: VecDeque<(Slot, Message)>,
+}
+
+impl Session {
+    pub(super) fn new(opened: Opened) -> Self {
+        Self {
+            opened,
+            confirms: FuturesUnordered::new(),
+            ledger: Ledger::new(),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Publishes until the channel breaks or is never answered, idles, or nobody is left to ask for
+    /// more.
+    pub(super) async fn run(&mut self, task: &mut Task, first: Job) -> End {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut idle_since = Instant::now();
+        let mut handles_gone = false;
+        self.take(first);
+        loop {
+            self.admit();
+            if handles_gone && self.confirms.is_empty() && self.waiting.is_empty() {
+                return End::HandlesGone;
+            }
+            tokio::select! {
+                biased;
+                _ = tick.tick() => {
+                    if !self.opened.status.connected() {
+                        return self.fail_all(|_| PublishError::Lost("the connection is gone".into()));
+                    }
+                    self.expire(task);
+                    if self.ledger.len() >= WINDOW && task.stalled.load(Ordering::Relaxed) {
+                        // Full of what is never answered: what comes next gets another channel.
+                        return self.fail_all(|slot| PublishError::Timeout(slot.timeout));
+                    }
+                    if self.ledger.is_empty() && idle_since.elapsed() >= IDLE {
+                        return End::Idle;
+                    }
+                }
+                Some(complete) = self.confirms.next(), if !self.confirms.is_empty() => {
+                    idle_since = Instant::now();
+                    if let Some(end) = self.look_through(task, complete) {
+                        return end;
+                    }
+                }
+                job = task.jobs.recv(), if !handles_gone && self.waiting.is_empty() => match job {
+                    Some(job) => self.take(job),
+                    None => handles_gone = true,
+                },
+            }
+        }
+    }
+
+    /// Takes a job on, unless nobody waits for it any more: then it has been given up, and must not
+    /// be published after all.
+    fn take(&mut self, job: Job) {
+        if job.reply.is_closed() {
+            return;
+        }
+        let count = job.messages.len();
+        let running = Arc::new(Mutex::new(Running {
+            results: vec![None; count],
+            open: count,
+            reply: Some(job.reply),
+        }));
+        for (index, message) in job.messages.into_iter().enumerate() {
+            let slot = Slot {
+                job: running.clone(),
+                index,
+                timeout: job.timeout,
+                expires: Instant::now() + job.timeout,
+            };
+            self.waiting.push_back((slot, message));
+        }
+    }
+
+    /// Publishes what the window has room for. The time that a message is given begins here.
+    fn admit(&mut self) {
+        while self.ledger.len() < WINDOW {
+            let Some((mut slot, message)) = self.waiting.pop_front() else {
+                return;
+            };
+            let message_id = message.message_id.clone();
+            match Wire::new(message) {
+                Ok(wire) => {
+                    slot.expires = Instant::now() + slot.timeout;
+                    let sequence = self.ledger.add(message_id, slot);
+                    let (channel, unwritten) = (&self.opened.channel, &self.opened.unwritten);
+                    self.confirms
+                        .push(publish(channel.clone(), unwritten.clone(), sequence, wire).boxed());
+                }
+                Err(error) => slot.fill(Err(error)),
+            }
+        }
+    }
+
+    /// Looks at every confirm that is complete, and only then decides what they mean: see
+    /// [`returns`].
+    fn look_through(&mut self, task: &Task, first: Complete) -> Option<End> {
+        let mut broken = None;
+        let mut complete = Some(first);
+        let woken = Arc::new(Woken(AtomicBool::new(false)));
+        let waker = Waker::from(woken.clone());
+        loop {
+            if let Some(complete) = complete.take()
+                && let Err(error) = report(&mut self.ledger, complete)
+                && !broken
+                    .as_ref()
+                    .is_some_and(|known| !matches!(known, PublishError::Lost(_)))
+            {
+                // What the broker said goes before what followed from it.
+                broken = Some(error);
+            }
+            match self
+                .confirms
+                .poll_next_unpin(&mut Context::from_waker(&waker))
+            {
+                Poll::Ready(Some(next)) => complete = Some(next),
+                // It also pauses with more to come, and then wakes the waker at once.
+                Poll::Pending if woken.0.swap(false, Ordering::Relaxed) => {}
+                Poll::Pending | Poll::Ready(None) => break,
+            }
+        }
+        let mut missing = false;
+        self.ledger.decide(|slot, answer| {
+            missing |= matches!(answer, Answer::Returned(_));
+            task.stalled.store(false, Ordering::Relaxed);
+            slot.fill(match answer {
+                Answer::Confirmed => Ok(()),
+                Answer::Nacked => Err(PublishError::Nacked),
+                Answer::Returned(words) => Err(PublishError::Returned(words)),
+            });
+        });
+        if let Some(error) = broken {
+            return Some(self.fail_all(|_| error.clone()));
+        }
+        // If somebody deleted a queue that we declare, opening the channel again declares it again.
+        let declares = missing && task.declare.is_some();
+        (declares && self.ledger.is_empty() && self.waiting.is_empty()).then_some(End::Broken)
+    }
+
+    /// Fails what has waited too long for its confirm.
+    ///
+    /// While the home broker blocks its publishers nothing does: given up, the messages would be
+    /// published all the same when the alarm clears, and so twice.
+    fn expire(&mut self, task: &Task) {
+        let now = Instant::now();
+        let blocked = self.opened.status.blocked();
+        if blocked && task.source.waits_while_blocked() {
+            self.ledger.give_up(|slot| {
+                slot.expires = now + slot.timeout;
+                false
+            });
+            return;
+        }
+        for slot in self.ledger.give_up(|slot| slot.expires <= now) {
+            task.stalled.store(true, Ordering::Relaxed);
+            let error = if blocked {
+                PublishError::Blocked
+            } else {
+                PublishError::Timeout(slot.timeout)
+            };
+            slot.fill(Err(error));
+        }
+    }
+
+    fn fail_all(&mut self, error: impl Fn(&Slot) -> PublishError) -> End {
+        let waiting = self.waiting.drain(..).map(|(slot, _)| slot);
+        for slot in self.ledger.drain().chain(waiting) {
+            let error = error(&slot);
+            slot.fill(Err(error));
+        }
+        End::Broken
+    }
+
+    /// Lets go of the channel. To close one whose publishes are not written yet costs the whole
+    /// connection, since the closing is written first: such a channel lives until they are.
+    pub(super) fn close(self, tasks: &TaskTracker) {
+        if self.opened.written() {
+            return;
+        }
+        let Self {
+            opened,
+            mut confirms,
+            ..
+        } = self;
+        tasks.spawn(async move {
+            while !opened.written() {
+                // Ends when the connection does, at the latest.
+                let _ = tokio::time::timeout(TICK, confirms.next()).await;
+            }
+        });
+    }
+}
+
+/// Tells that a future wants to be polled again.
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+type Complete = (u64, Result<Confirmation, lapin::Error>);
+
+async fn publish(
+    channel: Channel,
+    unwritten: Arc<AtomicUsize>,
+    sequence: u64,
+    wire: Wire,
+) -> Complete {
+    unwritten.fetch_add(1, Ordering::Relaxed);
+    let options = BasicPublishOptions {
+        mandatory: true,
+        ..BasicPublishOptions::default()
+    };
+    let written: Result<PublisherConfirm, _> = channel
+        .basic_publish(
+            wire.exchange,
+            wire.routing_key,
+            options,
+            &wire.body,
+            wire.properties,
+        )
+        .await;
+    unwritten.fetch_sub(1, Ordering::Relaxed);
+    let confirmation = match written {
+        Ok(confirm) => confirm.await,
+        Err(error) => Err(error),
+    };
+    (sequence, confirmation)
+}
+
+/// Tells the ledger of a completed confirm; an error is the channel's end.
+fn report(
+    ledger: &mut Ledger<Slot>,
+    (sequence, confirmation): Complete,
+) -> Result<(), PublishError> {
+    let (acked, returned) = match confirmation {
+        Ok(Confirmation::Ack(returned)) => (true, returned),
+        Ok(Confirmation::Nack(returned)) => (false, returned),
+        Ok(Confirmation::NotRequested) => {
+            return Err(PublishError::Lost(
+                "the channel is not in confirm mode".into(),
+            ));
+        }
+        Err(error) => return Err(channel_error(&error)),
+    };
+    let id = returned
+        .as_ref()
+        .and_then(|message| message.delivery.properties.message_id().as_ref())
+        .map_or("", |id| id.as_str());
+    let words = returned.as_ref().map(|message| {
+        (
+            id,
+            format!("{} ({})", message.reply_text, message.reply_code),
+        )
+    });
+    ledger.report(sequence, acked, words);
+    Ok(())
+}
