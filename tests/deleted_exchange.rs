@@ -1,0 +1,99 @@
+//! Somebody deletes an exchange of a running bridge: it is declared again, and nothing vanishes.
+
+use serde_json::Value;
+
+use crate::support::{
+    broker::Vhost,
+    eventually::SOON,
+    http::{Answer, Receiver},
+    line::{Line, Setup, assert_dead_letter, everything, http, of, webhook_id},
+    management,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_finds_the_first_exchange_deleted_is_delivered_all_the_same() {
+    let vhost = Vhost::new("deleted");
+    let receiver = Receiver::start().await;
+    let subscribers = [everything("web", &http(&receiver.url("/")))];
+    let line = Line::start(&vhost.uri(), &Setup::default(), &subscribers).await;
+    line.publish("before").await;
+    receiver.wait_for(1, SOON).await;
+
+    for (count, id) in [(2, "one"), (3, "two")] {
+        delete_exchange(&vhost, "first");
+        line.publish(id).await;
+        let arrivals = receiver.wait_for(count, SOON).await;
+        let expected = webhook_id("/order-hub", id, "web");
+        assert_eq!(arrivals[count - 1].header("webhook-id"), Some(&*expected));
+    }
+    line.stop().await;
+    nothing_is_lost(&vhost).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_that_finds_the_retry_exchange_deleted_is_retried_all_the_same() {
+    let vhost = Vhost::new("deleted");
+    let receiver = Receiver::start().await;
+    receiver.answer("/", Answer::Status(500));
+    let subscribers = [everything("web", &http(&receiver.url("/")))];
+    let line = Line::start(&vhost.uri(), &Setup::default(), &subscribers).await;
+    for (count, id) in [(2, "one"), (4, "two")] {
+        delete_exchange(&vhost, "retry");
+        line.publish(id).await;
+        let dead = line.dead_letters(1).await;
+        let letter = of(&dead, "web");
+        assert_dead_letter(letter, id, "web", 2);
+        assert_eq!(
+            letter.header("hookbridge-first-reason").as_deref(),
+            Some("http_status")
+        );
+        assert_eq!(receiver.arrivals().len(), count);
+    }
+    line.stop().await;
+    nothing_is_lost(&vhost).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_failures_that_find_the_retry_exchange_deleted_are_each_attempted_twice() {
+    const EVENTS: usize = 60;
+    let vhost = Vhost::new("deleted");
+    let receiver = Receiver::start().await;
+    receiver.answer("/", Answer::Status(500));
+    let subscribers = [everything("web", &http(&receiver.url("/")))];
+    let line = Line::start(&vhost.uri(), &Setup::default(), &subscribers).await;
+    for number in 0..EVENTS {
+        if number == EVENTS / 3 {
+            delete_exchange(&vhost, "retry");
+        }
+        line.publish(&number.to_string()).await;
+    }
+    let dead = line.dead_letters(EVENTS).await;
+    for number in 0..EVENTS {
+        let id = webhook_id("/order-hub", &number.to_string(), "web");
+        let found = dead.iter().filter(|letter| {
+            let message_id = letter.properties.message_id().as_ref();
+            message_id.is_some_and(|found| found.as_str() == id)
+        });
+        assert_eq!(found.count(), 1, "event {number}");
+        let arrivals = receiver.arrivals();
+        let attempts = arrivals
+            .iter()
+            .filter(|arrival| arrival.header("webhook-id") == Some(&*id));
+        assert_eq!(attempts.count(), 2, "event {number}");
+    }
+    line.stop().await;
+    nothing_is_lost(&vhost).await;
+}
+
+fn delete_exchange(vhost: &Vhost, suffix: &str) {
+    let path = format!("exchanges/{}/hookbridge.{suffix}", vhost.name);
+    management::must("DELETE", &path, &Value::Null);
+}
+
+async fn nothing_is_lost(vhost: &Vhost) {
+    let client = vhost.connect().await;
+    for queue in ["events", "retry.700", "dead", "rejected", "lost"] {
+        let queue = format!("hookbridge.{queue}");
+        assert_eq!(client.depth(&queue).await, Some(0), "{queue}");
+    }
+}
