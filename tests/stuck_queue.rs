@@ -186,7 +186,7 @@ impl<'n> Stuck<'n> {
     }
 
     fn tell(&self, what: &str) {
-        let eval = format!("sys:{what}('%2F_{}')", self.queue);
+        let eval = format!("sys:{what}('%2F_{}').", self.queue);
         let said = self.node.rabbitmqctl(&["eval", &eval]).unwrap();
         assert_eq!(said.trim(), "ok");
     }

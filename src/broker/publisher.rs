@@ -261,10 +261,11 @@ impl Task {
             };
             Ok::<_, lapin::Error>((declaring, connection.create_channel().await?))
         };
-        let (declaring, channel) = in_time(opening).await?;
+        let patient = self.source.waits_while_blocked().then_some(&status);
+        let (declaring, channel) = in_time(patient, opening).await?;
         // Others may use the connection while the queue takes its time.
         let lease = connection.lease();
-        in_time(async {
+        in_time(patient, async {
             if let (Some(declaring), Some(queue)) = (declaring, &self.declare) {
                 declare_queue(&declaring, queue).await?;
             }
@@ -283,12 +284,25 @@ impl Task {
     }
 }
 
+/// Gives an operation [`OPERATION_TIMEOUT`]. The time stands still while `patient` is blocked: the
+/// broker reads nothing from a connection that it blocks, and answers once the alarm is over.
 async fn in_time<T>(
+    patient: Option<&lapin::ConnectionStatus>,
     operation: impl Future<Output = Result<T, lapin::Error>>,
 ) -> Result<T, PublishError> {
-    match tokio::time::timeout(OPERATION_TIMEOUT, Box::pin(operation)).await {
-        Ok(result) => result.map_err(|error| channel_error(&error)),
-        Err(_) => Err(PublishError::Timeout(OPERATION_TIMEOUT)),
+    let mut operation = Box::pin(operation);
+    let mut expires = Instant::now() + OPERATION_TIMEOUT;
+    loop {
+        match tokio::time::timeout(TICK, &mut operation).await {
+            Ok(result) => return result.map_err(|error| channel_error(&error)),
+            Err(_) if patient.is_some_and(|status| status.connected() && status.blocked()) => {
+                expires = Instant::now() + OPERATION_TIMEOUT;
+            }
+            Err(_) if Instant::now() >= expires => {
+                return Err(PublishError::Timeout(OPERATION_TIMEOUT));
+            }
+            Err(_) => {}
+        }
     }
 }
 
