@@ -36,6 +36,10 @@ use returns::{Answer, Ledger};
 
 /// Publishes outstanding on one channel. More than about a thousand gain nothing.
 const WINDOW: usize = 1_024;
+/// The same where others publish over the connection, too. The broker stops reading a connection
+/// that has 400 publishes before a channel whose queue does not take them, and grants these in
+/// steps of 200: with fewer on their way, a queue in trouble holds up nobody else.
+const SHARED_WINDOW: usize = 192;
 /// Jobs that may wait for the task.
 const JOBS: usize = 64;
 /// A channel without work for this long is closed.
@@ -102,6 +106,20 @@ impl Publisher {
     /// Starts the task of a publisher that takes its connections from `source` and declares the
     /// queue `declare` whenever its channel opens. It ends when the last handle is dropped.
     pub fn start(source: Source, declare: Option<String>, tasks: &TaskTracker) -> Self {
+        Self::with_window(WINDOW, source, declare, tasks)
+    }
+
+    /// [`Self::start`] for one of many that share connections, and must not hold each other up.
+    pub fn start_shared(source: Source, declare: Option<String>, tasks: &TaskTracker) -> Self {
+        Self::with_window(SHARED_WINDOW, source, declare, tasks)
+    }
+
+    fn with_window(
+        window: usize,
+        source: Source,
+        declare: Option<String>,
+        tasks: &TaskTracker,
+    ) -> Self {
         let (jobs, receiver) = mpsc::channel(JOBS);
         let stalled = Arc::new(AtomicBool::new(false));
         let task = Task {
@@ -110,6 +128,7 @@ impl Publisher {
             declare,
             jobs: receiver,
             stalled: stalled.clone(),
+            window,
         };
         tasks.spawn(task.run());
         Self { jobs, stalled }
@@ -169,6 +188,7 @@ struct Task {
     declare: Option<String>,
     jobs: mpsc::Receiver<Job>,
     stalled: Arc<AtomicBool>,
+    window: usize,
 }
 
 /// A job whose messages are in flight.
@@ -234,7 +254,7 @@ impl Task {
                     continue;
                 }
             };
-            let mut session = Session::new(opened);
+            let mut session = Session::new(opened, self.window);
             let end = session.run(&mut self, job).await;
             session.close(&self.tasks);
             if matches!(end, End::HandlesGone) {
@@ -351,6 +371,7 @@ impl Opened {
 /// Publishing on one channel, from its opening to its end.
 struct Session {
     opened: Opened,
+    window: usize,
     confirms: FuturesUnordered<BoxFuture<'static, Complete>>,
     ledger: Ledger<Slot>,
     /// Messages taken from a job that the window has no room for yet.
@@ -358,9 +379,10 @@ struct Session {
 }
 
 impl Session {
-    fn new(opened: Opened) -> Self {
+    fn new(opened: Opened, window: usize) -> Self {
         Self {
             opened,
+            window,
             confirms: FuturesUnordered::new(),
             ledger: Ledger::new(),
             waiting: VecDeque::new(),
@@ -387,7 +409,7 @@ impl Session {
                         return self.fail_all(|_| PublishError::Lost("the connection is gone".into()));
                     }
                     self.expire(task);
-                    if self.ledger.len() >= WINDOW && task.stalled.load(Ordering::Relaxed) {
+                    if self.ledger.len() >= self.window && task.stalled.load(Ordering::Relaxed) {
                         // Full of what is never answered: what comes next gets another channel.
                         return self.fail_all(|slot| PublishError::Timeout(slot.timeout));
                     }
@@ -434,7 +456,7 @@ impl Session {
 
     /// Publishes what the window has room for. The time that a message is given begins here.
     fn admit(&mut self) {
-        while self.ledger.len() < WINDOW {
+        while self.ledger.len() < self.window {
             let Some((mut slot, message)) = self.waiting.pop_front() else {
                 return;
             };
