@@ -16,7 +16,7 @@ use crate::support::{
 /// `delivery.timeout`: how long a queue that does not confirm may hold up a batch.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// More than a broker keeps of one channel before it stops reading the connection.
-const FLOOD: usize = 900;
+const FLOOD: usize = 600;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_confirms_nothing_fails_alone_and_is_reached_again_when_it_is_well() {
