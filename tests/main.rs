@@ -11,8 +11,10 @@
 
 mod support;
 
+mod alarm;
 mod audience;
 mod commands;
+mod deleted_exchange;
 mod demo;
 mod harness;
 mod house;
@@ -28,5 +30,6 @@ mod reload;
 mod retry;
 mod running;
 mod secrets;
+mod stuck_queue;
 mod topology;
 mod watching;

@@ -451,8 +451,8 @@ async fn a_user_who_may_configure_nothing_runs_on_what_is_there() {
     assert_one_error(
         &refused.err,
         &[
-            "cannot declare exchange 'hookbridge.lost'",
-            "access to exchange",
+            "cannot declare queue 'hookbridge.events'",
+            "access to queue",
         ],
     );
 

@@ -16,7 +16,10 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -30,6 +33,14 @@ mod session;
 
 use session::{End, Opened, Session};
 
+/// Publishes outstanding on one channel. More than about a thousand gain nothing.
+const WINDOW: usize = 1_024;
+/// The same where others publish over the connection, too. The broker stops reading a connection
+/// that has 400 publishes before a channel whose queue does not take them, and grants these in
+/// steps of 200: with fewer on their way, a queue in trouble holds up nobody else.
+const SHARED_WINDOW: usize = 192;
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(100);
 /// Jobs that may wait for the task.
 const JOBS: usize = 64;
 
@@ -92,6 +103,20 @@ impl Publisher {
     /// Starts the task of a publisher that takes its connections from `source` and declares the
     /// queue `declare` whenever its channel opens. It ends when the last handle is dropped.
     pub fn start(source: Source, declare: Option<String>, tasks: &TaskTracker) -> Self {
+        Self::with_window(WINDOW, source, declare, tasks)
+    }
+
+    /// [`Self::start`] for one of many that share connections, and must not hold each other up.
+    pub fn start_shared(source: Source, declare: Option<String>, tasks: &TaskTracker) -> Self {
+        Self::with_window(SHARED_WINDOW, source, declare, tasks)
+    }
+
+    fn with_window(
+        window: usize,
+        source: Source,
+        declare: Option<String>,
+        tasks: &TaskTracker,
+    ) -> Self {
         let (jobs, receiver) = mpsc::channel(JOBS);
         let stalled = Arc::new(AtomicBool::new(false));
         let task = Task {
@@ -100,6 +125,7 @@ impl Publisher {
             declare,
             jobs: receiver,
             stalled: stalled.clone(),
+            window,
         };
         tasks.spawn(task.run());
         Self { jobs, stalled }
@@ -159,6 +185,7 @@ struct Task {
     declare: Option<String>,
     jobs: mpsc::Receiver<Job>,
     stalled: Arc<AtomicBool>,
+    window: usize,
 }
 
 impl Task {
@@ -176,7 +203,7 @@ impl Task {
                     continue;
                 }
             };
-            let mut session = Session::new(opened);
+            let mut session = Session::new(opened, self.window);
             let end = session.run(&mut self, job).await;
             session.close(&self.tasks);
             if matches!(end, End::HandlesGone) {
@@ -203,10 +230,11 @@ impl Task {
             };
             Ok::<_, lapin::Error>((declaring, connection.create_channel().await?))
         };
-        let (declaring, channel) = in_time(opening).await?;
+        let patient = self.source.waits_while_blocked().then_some(&status);
+        let (declaring, channel) = in_time(patient, opening).await?;
         // Others may use the connection while the queue takes its time.
         let lease = connection.lease();
-        in_time(async {
+        in_time(patient, async {
             if let (Some(declaring), Some(queue)) = (declaring, &self.declare) {
                 declare_queue(&declaring, queue).await?;
             }
@@ -225,12 +253,25 @@ impl Task {
     }
 }
 
+/// Gives an operation [`OPERATION_TIMEOUT`]. The time stands still while `patient` is blocked: the
+/// broker reads nothing from a connection that it blocks, and answers once the alarm is over.
 async fn in_time<T>(
+    patient: Option<&lapin::ConnectionStatus>,
     operation: impl Future<Output = Result<T, lapin::Error>>,
 ) -> Result<T, PublishError> {
-    match tokio::time::timeout(OPERATION_TIMEOUT, Box::pin(operation)).await {
-        Ok(result) => result.map_err(|error| channel_error(&error)),
-        Err(_) => Err(PublishError::Timeout(OPERATION_TIMEOUT)),
+    let mut operation = Box::pin(operation);
+    let mut expires = Instant::now() + OPERATION_TIMEOUT;
+    loop {
+        match tokio::time::timeout(TICK, &mut operation).await {
+            Ok(result) => return result.map_err(|error| channel_error(&error)),
+            Err(_) if patient.is_some_and(|status| status.connected() && status.blocked()) => {
+                expires = Instant::now() + OPERATION_TIMEOUT;
+            }
+            Err(_) if Instant::now() >= expires => {
+                return Err(PublishError::Timeout(OPERATION_TIMEOUT));
+            }
+            Err(_) => {}
+        }
     }
 }
 

@@ -39,7 +39,7 @@ impl<K: Eq + Hash + Clone> Publishers<K> {
             return publisher.clone();
         }
         let declare = declare.map(str::to_owned);
-        let publisher = Publisher::start(self.source.clone(), declare.clone(), &self.tasks);
+        let publisher = Publisher::start_shared(self.source.clone(), declare.clone(), &self.tasks);
         started.insert(key.clone(), (declare, publisher.clone()));
         publisher
     }

@@ -8,12 +8,18 @@ use hookbridge::{
     settings,
     subscriber::loading::{Rules, load_directory},
 };
+use lapin::{
+    BasicProperties,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
     task::JoinSet,
     time::{Instant, timeout},
 };
+
+use tokio_util::sync::CancellationToken;
 
 use super::{
     client::{Client, Message, Published},
@@ -133,12 +139,20 @@ pub struct Line {
     folder: Folder,
     handle: Handle,
     admin: String,
+    ends: CancellationToken,
     running: JoinSet<Result<(), BridgeError>>,
 }
 
 impl Line {
     /// Starts a bridge on the broker at `uri` with these subscribers, and waits until it is ready.
     pub async fn start(uri: &str, setup: &Setup, subscribers: &[String]) -> Self {
+        let line = Self::start_unready(uri, setup, subscribers).await;
+        line.wait_until_ready().await;
+        line
+    }
+
+    /// Starts a bridge, whether or not it gets ready.
+    pub async fn start_unready(uri: &str, setup: &Setup, subscribers: &[String]) -> Self {
         let folder = Folder::new(&setup.settings(uri), subscribers);
         let settings = settings::load(&folder.settings(), std::iter::empty())
             .unwrap_or_else(|mistakes| panic!("{mistakes}"));
@@ -146,22 +160,31 @@ impl Line {
         let loaded = load_directory(&settings.subscribers.directory, &rules)
             .unwrap_or_else(|mistakes| panic!("{mistakes}"));
         let bridge = Bridge::build(settings, loaded).await.unwrap();
-        let ends = bridge.ends();
         let mut line = Self {
             client: Client::connect(uri).await,
             folder,
             handle: bridge.handle(),
             admin: format!("http://{}", bridge.admin_address()),
+            ends: bridge.ends(),
             running: JoinSet::new(),
         };
         line.running.spawn(bridge.run());
+        line
+    }
+
+    /// Waits until `/readyz` says yes.
+    pub async fn wait_until_ready(&self) {
         let ready = async || {
-            assert!(!ends.is_cancelled(), "the bridge ended by itself");
-            let answer = reqwest::get(line.url("/readyz")).await.ok()?;
-            answer.status().is_success().then_some(())
+            assert!(!self.ends.is_cancelled(), "the bridge ended by itself");
+            (self.readiness().await?.0 == 200).then_some(())
         };
         eventually("the bridge is ready", SOON * 2, ready).await;
-        line
+    }
+
+    /// The status and the words of `/readyz`, if it answers.
+    pub async fn readiness(&self) -> Option<(u16, String)> {
+        let answer = reqwest::get(self.url("/readyz")).await.ok()?;
+        Some((answer.status().as_u16(), answer.text().await.ok()?))
     }
 
     fn url(&self, path: &str) -> String {
@@ -172,6 +195,23 @@ impl Line {
     pub async fn publish(&self, id: &str) {
         let published = self.client.publish(SOURCE, KEY, &event(id)).await;
         assert_eq!(published, Published::Routed);
+    }
+
+    /// Publishes as many events at once, without waiting for one after the other.
+    pub async fn publish_many(&self, ids: impl Iterator<Item = String>) {
+        let channel = self.client.connection.create_channel().await.unwrap();
+        let confirms = ConfirmSelectOptions::default();
+        channel.confirm_select(confirms).await.unwrap();
+        for id in ids {
+            let options = BasicPublishOptions::default();
+            let properties = BasicProperties::default().with_delivery_mode(2);
+            channel
+                .basic_publish(SOURCE.into(), KEY.into(), options, &event(&id), properties)
+                .await
+                .unwrap();
+        }
+        channel.wait_for_confirms().await.unwrap();
+        channel.close(200, "OK".into()).await.unwrap();
     }
 
     /// Waits for `count` dead letters and takes them.

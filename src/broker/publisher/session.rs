@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Job, PublishError, PublishResults, Task, channel_error,
+    Job, PublishError, PublishResults, TICK, Task, channel_error,
     returns::{Answer, Ledger},
 };
 use crate::broker::{
@@ -28,12 +28,8 @@ use crate::broker::{
     pool::Lease,
 };
 
-/// Publishes outstanding on one channel. More than about a thousand gain nothing.
-const WINDOW: usize = 1_024;
 /// A channel without work for this long is closed.
 const IDLE: Duration = Duration::from_mins(1);
-/// How often deadlines are looked at.
-const TICK: Duration = Duration::from_millis(100);
 
 /// A job whose messages are in flight.
 struct Running {
@@ -103,6 +99,8 @@ impl Opened {
 /// Publishing on one channel, from its opening to its end.
 pub(super) struct Session {
     opened: Opened,
+    /// How many publishes may be outstanding.
+    window: usize,
     confirms: FuturesUnordered<BoxFuture<'static, Complete>>,
     ledger: Ledger<Slot>,
     /// Messages taken from a job that the window has no room for yet.
@@ -110,9 +108,10 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(opened: Opened) -> Self {
+    pub(super) fn new(opened: Opened, window: usize) -> Self {
         Self {
             opened,
+            window,
             confirms: FuturesUnordered::new(),
             ledger: Ledger::new(),
             waiting: VecDeque::new(),
@@ -139,7 +138,7 @@ impl Session {
                         return self.fail_all(|_| PublishError::Lost("the connection is gone".into()));
                     }
                     self.expire(task);
-                    if self.ledger.len() >= WINDOW && task.stalled.load(Ordering::Relaxed) {
+                    if self.ledger.len() >= self.window && task.stalled.load(Ordering::Relaxed) {
                         // Full of what is never answered: what comes next gets another channel.
                         return self.fail_all(|slot| PublishError::Timeout(slot.timeout));
                     }
@@ -186,7 +185,7 @@ impl Session {
 
     /// Publishes what the window has room for. The time that a message is given begins here.
     fn admit(&mut self) {
-        while self.ledger.len() < WINDOW {
+        while self.ledger.len() < self.window {
             let Some((mut slot, message)) = self.waiting.pop_front() else {
                 return;
             };

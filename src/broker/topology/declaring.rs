@@ -16,13 +16,12 @@ use crate::broker::connection::{ConnectError, OPERATION_TIMEOUT, deadline};
 impl Topology {
     /// Declares everything that is missing; fails on what exists otherwise.
     ///
-    /// Events are let in last, and not before new queues have outlived the moment in which a killed
-    /// broker would bring them back empty.
+    /// An exchange that somebody deleted takes messages again from the moment that it is declared,
+    /// and gives them to `lost` until its queues are bound: so its bindings follow it at once. Events
+    /// are let in last, and not before new queues have outlived the moment in which a killed broker
+    /// would bring them back empty.
     pub async fn declare(&self, connection: &Connection) -> Result<(), TopologyError> {
         let mut channel = Declaring::open(connection).await?;
-        for exchange in &self.exchanges {
-            channel.exchange(exchange).await.map_err(down)?;
-        }
         let mut new = false;
         for queue in &self.queues {
             match channel.queue_exists(&queue.name).await {
@@ -34,10 +33,13 @@ impl Topology {
         if new {
             tokio::time::sleep(SETTLE).await;
         }
-        // The events queue is the first of them.
-        for queue in self.queues.iter().rev() {
-            for key in &queue.keys {
-                channel.bind(queue, key).await.map_err(down)?;
+        let (source, own): (Vec<_>, Vec<_>) = self.exchanges.iter().partition(|e| e.foreign);
+        for exchange in own.into_iter().chain(source) {
+            channel.exchange(exchange).await.map_err(down)?;
+            for queue in self.queues.iter().filter(|q| q.exchange == exchange.name) {
+                for key in &queue.keys {
+                    channel.bind(queue, key).await.map_err(down)?;
+                }
             }
         }
         Ok(())
