@@ -28,6 +28,9 @@ use crate::broker::{
     pool::Lease,
 };
 
+/// A channel that is full, and hears no confirm for this long, is given up once a publish on it has
+/// been.
+const SILENCE: Duration = Duration::from_secs(1);
 /// A channel without work for this long is closed.
 const IDLE: Duration = Duration::from_mins(1);
 
@@ -123,7 +126,7 @@ impl Session {
     pub(super) async fn run(&mut self, task: &mut Task, first: Job) -> End {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut idle_since = Instant::now();
+        let mut answered = Instant::now();
         let mut handles_gone = false;
         self.take(first);
         loop {
@@ -138,16 +141,17 @@ impl Session {
                         return self.fail_all(|_| PublishError::Lost("the connection is gone".into()));
                     }
                     self.expire(task);
-                    if self.ledger.len() >= self.window && task.stalled.load(Ordering::Relaxed) {
+                    let full = self.ledger.len() >= self.window;
+                    if full && task.stalled.load(Ordering::Relaxed) && answered.elapsed() >= SILENCE {
                         // Full of what is never answered: what comes next gets another channel.
                         return self.fail_all(|slot| PublishError::Timeout(slot.timeout));
                     }
-                    if self.ledger.is_empty() && idle_since.elapsed() >= IDLE {
+                    if self.ledger.is_empty() && answered.elapsed() >= IDLE {
                         return End::Idle;
                     }
                 }
                 Some(complete) = self.confirms.next(), if !self.confirms.is_empty() => {
-                    idle_since = Instant::now();
+                    answered = Instant::now();
                     if let Some(end) = self.look_through(task, complete) {
                         return end;
                     }
