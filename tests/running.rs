@@ -246,9 +246,10 @@ async fn a_deleted_queue_is_declared_anew_and_consumed_from() {
             let consumed = async || (consumers(&client, queue).await == Some(1)).then_some(());
             let what = format!("{queue} is back, with its consumer");
             program.watch(&what, SOON, consumed).await;
-            // One line for what happened, one for its end; none if another's repair came first.
+            // That it cannot be consumed, that it was declared again, that it is consumed again; fewer
+            // if another's repair came first.
             let told = program.said(queue);
-            assert!(told == 0 || told == 2, "{}", program.log_text());
+            assert!(told <= 3, "{}", program.log_text());
         }
     }
     // Brokers may even close the connection over it, with an internal error of their own.
