@@ -1,7 +1,7 @@
 # The commands that people and CI use. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint audit missing
+.PHONY: help demo test faults soak bench lint audit missing
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,15 @@ demo: missing ## see the whole bridge at work, on a private RabbitMQ
 
 test: missing ## run every test, on a private RabbitMQ
 	cargo test --workspace --locked
+
+# One after the other: a fault is judged by time, too. FAULTS_SEED repeats a run.
+faults: missing ## break everything that can break, and account for every delivery (half an hour)
+	cargo test --locked --test integration faults:: -- \
+		--ignored --skip faults::soak --test-threads 1 --nocapture
+
+SOAK_MINUTES ?= 30
+soak: missing ## random faults for SOAK_MINUTES, and what the bridge holds meanwhile
+	SOAK_MINUTES=$(SOAK_MINUTES) cargo test --locked --test integration faults::soak -- --ignored --nocapture
 
 bench: missing ## measure speed, beside the peers that it is compared with
 	cargo bench --locked

@@ -16,6 +16,7 @@ mod audience;
 mod commands;
 mod deleted_exchange;
 mod demo;
+mod faults;
 mod harness;
 mod house;
 mod intake_acks;

@@ -42,8 +42,8 @@ pub struct Message {
     pub body: Vec<u8>,
 }
 
-impl Message {
-    fn new(delivery: Delivery) -> Self {
+impl From<Delivery> for Message {
+    fn from(delivery: Delivery) -> Self {
         Self {
             exchange: delivery.exchange.to_string(),
             routing_key: delivery.routing_key.to_string(),
@@ -52,7 +52,9 @@ impl Message {
             body: delivery.data,
         }
     }
+}
 
+impl Message {
     /// The body as text.
     pub fn text(&self) -> &str {
         str::from_utf8(&self.body).expect("a text body")
@@ -176,7 +178,7 @@ impl Client {
             .await
             .unwrap()?;
         got.delivery.ack(BasicAckOptions::default()).await.unwrap();
-        Some(Message::new(got.delivery))
+        Some(Message::from(got.delivery))
     }
 
     /// Takes and acknowledges `count` messages, or panics after `deadline`.

@@ -66,6 +66,8 @@ pub enum Answer {
     Hang,
     /// This status at once, and a body that never ends.
     HangInBody(u16),
+    /// This status at once, and then a byte a second, without an end.
+    Drip(u16),
     /// This status, a part of the body, and the connection breaks.
     CutOff(u16),
     /// No answer: the connection is closed.
@@ -77,6 +79,8 @@ type Plan = Box<dyn Fn(&Arrival, usize) -> Answer + Send + Sync>;
 
 #[derive(Default)]
 struct State {
+    /// Whether arrivals are not kept.
+    forgetful: bool,
     arrivals: Mutex<Vec<Arrival>>,
     plans: Mutex<HashMap<String, Plan>>,
 }
@@ -91,9 +95,22 @@ pub struct Receiver {
 
 impl Receiver {
     pub async fn start() -> Self {
+        Self::serve(State::default()).await
+    }
+
+    /// An endpoint that keeps no arrivals, for runs of many; its plans note what they need.
+    pub async fn forgetful() -> Self {
+        Self::serve(State {
+            forgetful: true,
+            ..State::default()
+        })
+        .await
+    }
+
+    async fn serve(state: State) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::<State>::default();
+        let state = Arc::new(state);
         let shared = Arc::clone(&state);
         let answer = move |ConnectInfo(line): ConnectInfo<Line>, request| {
             let state = Arc::clone(&shared);
@@ -177,7 +194,9 @@ impl State {
             let plans = self.plans.lock().unwrap();
             let plan = plans.get(&arrival.path);
             let answer = plan.map_or(Answer::Status(200), |plan| plan(&arrival, before));
-            arrivals.push(arrival);
+            if !self.forgetful {
+                arrivals.push(arrival);
+            }
             answer
         };
         loop {
@@ -215,6 +234,7 @@ impl Line {
                 response
             }
             Answer::HangInBody(status) => with(status, unfinished(futures_util::future::pending())),
+            Answer::Drip(status) => with(status, Body::from_stream(bytes_a_second())),
             Answer::CutOff(status) => with(
                 status,
                 unfinished(async {
@@ -231,6 +251,14 @@ impl Line {
             Answer::Hang | Answer::After(..) => std::future::pending().await,
         }
     }
+}
+
+/// A body that goes on and on, and says nothing.
+fn bytes_a_second() -> impl futures_util::Stream<Item = io::Result<Bytes>> {
+    futures_util::stream::unfold((), async |()| {
+        sleep(Duration::from_secs(1)).await;
+        Some((Ok(Bytes::from_static(b".")), ()))
+    })
 }
 
 /// A body that says something and then waits for `end`.

@@ -30,6 +30,7 @@ pub const START: Duration = Duration::from_mins(1);
 pub struct Setup {
     folder: TempDir,
     settings: Mutex<toml::Table>,
+    environment: Mutex<Vec<(String, String)>>,
 }
 
 /// How a command ended.
@@ -47,6 +48,7 @@ impl Setup {
         let setup = Self {
             folder: tempfile::tempdir().unwrap(),
             settings: Mutex::default(),
+            environment: Mutex::default(),
         };
         fs::create_dir(setup.folder.path().join("subscribers")).unwrap();
         setup.set("broker.uri", uri);
@@ -71,6 +73,12 @@ impl Setup {
         let section = section.as_table_mut().unwrap();
         section.insert(key.to_owned(), value.into());
         fs::write(self.config(), toml::to_string(&*settings).unwrap()).unwrap();
+    }
+
+    /// Sets a variable in the environment of what is started from now on.
+    pub fn set_variable(&self, name: &str, value: &str) {
+        let variable = (name.to_owned(), value.to_owned());
+        self.environment.lock().unwrap().push(variable);
     }
 
     /// The settings file.
@@ -111,6 +119,7 @@ impl Setup {
         command
             .args(arguments)
             .env("HOOKBRIDGE_CONFIG", self.config())
+            .envs(self.environment.lock().unwrap().iter().cloned())
             .current_dir(self.folder.path());
         command
     }
@@ -302,6 +311,11 @@ impl Program {
             .args([&format!("-{name}"), &self.child.id().to_string()])
             .status();
         assert!(sent.unwrap().success(), "kill -{name}");
+    }
+
+    /// The id of the process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits until the process has ended, and returns its exit code. The log is whole then.

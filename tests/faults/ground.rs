@@ -1,0 +1,154 @@
+//! What a run stands on: the home broker, a broker of the subscribers' own, the queues there and
+//! the endpoint, all of them real.
+
+use std::sync::Arc;
+
+use hookbridge::cli::demo::node::{NodeOptions, Plugin, PrivateNode};
+use lapin::types::AMQPValue;
+use tokio::task::{JoinSet, spawn_blocking};
+
+use super::{
+    cast::{FULL, Who},
+    chance::Mood,
+    collector::collect,
+    ledger::Ledger,
+};
+use crate::support::{
+    client::Client,
+    http::{Answer, Arrival, Receiver},
+    program::Setup,
+    proxy::Proxy,
+};
+
+/// Where nothing listens: below the ports that anything here takes.
+const REFUSED: &str = "http://127.0.0.1:9/hook";
+/// A name that no resolver knows (RFC 6761).
+const UNRESOLVABLE: &str = "http://nobody.invalid/hook";
+
+/// The brokers and the endpoint.
+pub struct Ground {
+    pub home: PrivateNode,
+    pub away: PrivateNode,
+    /// The line of the bridge to its home broker.
+    pub home_line: Proxy,
+    /// The line of the bridge to the subscribers' broker.
+    pub away_line: Proxy,
+    pub http: Receiver,
+}
+
+impl Ground {
+    pub async fn new(ledger: &Arc<Ledger>, seed: u64) -> Self {
+        let node = || {
+            PrivateNode::start(&NodeOptions {
+                plugins: vec![Plugin::Management],
+                ..NodeOptions::default()
+            })
+            .unwrap()
+        };
+        let (home, away) = tokio::join!(spawn_blocking(node), spawn_blocking(node));
+        let (home, away) = (home.unwrap(), away.unwrap());
+        for (node, queues) in [
+            (&home, ["home.well", "home.full"]),
+            (&away, ["away.well", "away.full"]),
+        ] {
+            declare(&node.amqp_uri("/"), queues).await;
+        }
+        Self {
+            home_line: Proxy::start(home.amqp_port()),
+            away_line: Proxy::start(away.amqp_port()),
+            http: receiver(ledger, seed).await,
+            home,
+            away,
+        }
+    }
+
+    /// The home broker, for the bridge.
+    pub fn bridge_uri(&self) -> String {
+        through(&self.home, &self.home_line)
+    }
+
+    /// Writes the files of all subscribers.
+    pub fn write_subscribers(&self, setup: &Setup) {
+        for who in Who::ALL {
+            let text = format!(
+                "id = \"{who}\"\nparty = \"{}\"\nevents = [\"*\"]\n{}\n",
+                who.party(),
+                self.target(who),
+            );
+            setup.subscriber(who.id(), &text);
+        }
+    }
+
+    fn target(&self, who: Who) -> String {
+        let http = |url: &str| format!("[http]\nurl = {url:?}");
+        let home = |queue: &str| format!("[amqp]\nqueue = {queue:?}");
+        let uri = through(&self.away, &self.away_line);
+        let away = |queue: &str| format!("[amqp]\nuri = {uri:?}\nqueue = {queue:?}");
+        match who {
+            Who::HttpWell => http(&self.http.url("/well")),
+            Who::HttpMoody => http(&self.http.url("/moody")),
+            Who::HttpRefused => http(REFUSED),
+            Who::HttpUnresolvable => http(UNRESOLVABLE),
+            Who::HomeWell => home("home.well"),
+            Who::HomeMissing => home("home.missing"),
+            Who::HomeFull => home("home.full"),
+            Who::AwayWell => away("away.well"),
+            Who::AwayMissing => away("away.missing"),
+            Who::AwayFull => away("away.full"),
+        }
+    }
+
+    /// Lets the subscribers that read their queues do so, for as long as these tasks live.
+    pub fn collectors(&self, ledger: &Arc<Ledger>) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        for (node, queue) in [(&self.home, "home.well"), (&self.away, "away.well")] {
+            tasks.spawn(collect(node.amqp_uri("/"), queue, Arc::clone(ledger)));
+        }
+        tasks
+    }
+}
+
+/// The address of a node by way of a line to it.
+fn through(node: &PrivateNode, line: &Proxy) -> String {
+    let own = format!("127.0.0.1:{}", node.amqp_port());
+    let uri = node.amqp_uri("/");
+    uri.replace(&own, &format!("127.0.0.1:{}", line.port()))
+}
+
+/// A queue that takes everything, and one that is soon full.
+async fn declare(uri: &str, [well, full]: [&str; 2]) {
+    let client = Client::connect(uri).await;
+    client.declare_quorum(well).await;
+    let arguments = [
+        ("x-queue-type", AMQPValue::LongString("quorum".into())),
+        ("x-max-length", AMQPValue::LongLongInt(FULL)),
+        ("x-overflow", AMQPValue::LongString("reject-publish".into())),
+    ];
+    client.declare(full, arguments).await;
+}
+
+/// The endpoint: it notes what comes, and takes it well or as its mood is.
+async fn receiver(ledger: &Arc<Ledger>, seed: u64) -> Receiver {
+    let receiver = Receiver::forgetful().await;
+    let noting = |mood: fn(u64, usize, u8) -> Mood| {
+        let ledger = Arc::clone(ledger);
+        move |arrival: &Arrival, _: usize| {
+            let header = |name| arrival.header(name).unwrap_or_default();
+            let (id, attempt) = (header("webhook-id"), header("webhook-attempt"));
+            let attempt = attempt.parse().unwrap_or_default();
+            let event = ledger.event_of(id);
+            let mood = event.map_or(Mood::Well, |event| mood(seed, event, attempt));
+            ledger.arrived(id, attempt, mood == Mood::Well);
+            match mood {
+                Mood::Well => Answer::Status(200),
+                Mood::Status(status) => Answer::Status(status),
+                Mood::Hang => Answer::Hang,
+                Mood::Reset => Answer::CutOff(200),
+                Mood::Drip => Answer::Drip(200),
+            }
+        }
+    };
+    receiver.answer_with("/well", noting(|_, _, _| Mood::Well));
+    receiver.answer_with("/moody", noting(Mood::of));
+    receiver
+}

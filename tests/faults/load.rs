@@ -1,0 +1,192 @@
+//! The publisher of a run: numbered events at a steady rate, each confirmed, over a connection that
+//! comes back. An event whose confirm a fault took is not sent again, so that what comes twice is
+//! the bridge's doing.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+};
+use tokio::{
+    task::{JoinHandle, JoinSet},
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    cast::parties,
+    ledger::{Ledger, State},
+};
+use crate::support::{
+    line::SOURCE,
+    program::{EVENT_KEY, event},
+};
+
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long a write or a confirm is waited for when the run ends, or the broker is silent. An alarm
+/// may be on.
+const PATIENCE: Duration = Duration::from_mins(2);
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// A running publisher.
+pub struct Load {
+    rate: Arc<AtomicU64>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Load {
+    /// Publishes `rate` events a second to the broker at `uri`.
+    pub fn start(uri: String, rate: u64, ledger: Arc<Ledger>) -> Self {
+        let stop = CancellationToken::new();
+        let rate = Arc::new(AtomicU64::new(rate));
+        let publisher = Publisher {
+            uri,
+            rate: Arc::clone(&rate),
+            ledger,
+            stop: stop.clone(),
+        };
+        Self {
+            rate,
+            stop,
+            task: tokio::spawn(publisher.run()),
+        }
+    }
+
+    /// Publishes as many a second from now on.
+    pub fn set_rate(&self, rate: u64) {
+        self.rate.store(rate, Ordering::Relaxed);
+    }
+
+    /// Publishes no more, and waits for the last confirms.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+struct Publisher {
+    uri: String,
+    rate: Arc<AtomicU64>,
+    ledger: Arc<Ledger>,
+    stop: CancellationToken,
+}
+
+impl Publisher {
+    async fn run(self) {
+        while !self.stop.is_cancelled() {
+            // An error means that the broker is away, which is what runs like these are about.
+            let _ = self.session().await;
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn session(&self) -> Result<(), lapin::Error> {
+        let connect = Connection::connect(&self.uri, ConnectionProperties::default());
+        let Ok(connection) = timeout(CONNECT, connect).await else {
+            return Ok(());
+        };
+        let connection = connection?;
+        let channel = connection.create_channel().await?;
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await?;
+        let mut confirms = JoinSet::new();
+        let result = self.publish(&channel, &mut confirms).await;
+        while confirms.join_next().await.is_some() {}
+        result
+    }
+
+    async fn publish(
+        &self,
+        channel: &Channel,
+        confirms: &mut JoinSet<()>,
+    ) -> Result<(), lapin::Error> {
+        let mut rate = 0;
+        let mut ticks = interval(PAUSE);
+        loop {
+            let wanted = self.rate.load(Ordering::Relaxed).max(1);
+            if wanted != rate {
+                rate = wanted;
+                ticks = interval(Duration::from_secs(1) / u32::try_from(rate).unwrap());
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return Ok(()),
+                _ = ticks.tick() => {}
+            }
+            while confirms.try_join_next().is_some() {}
+            let number = self.ledger.send();
+            let body = event(&number.to_string(), parties(number)).to_string();
+            let options = BasicPublishOptions {
+                mandatory: true,
+                ..BasicPublishOptions::default()
+            };
+            let properties = BasicProperties::default().with_delivery_mode(2);
+            let publish = channel.basic_publish(
+                SOURCE.into(),
+                EVENT_KEY.into(),
+                options,
+                body.as_bytes(),
+                properties,
+            );
+            let sent = match timeout(PATIENCE, publish).await {
+                Ok(Ok(sent)) => sent,
+                Ok(Err(error)) => {
+                    self.ledger.set(number, State::Uncertain);
+                    return Err(error);
+                }
+                Err(_) => {
+                    self.ledger.set(number, State::Uncertain);
+                    return Ok(());
+                }
+            };
+            let ledger = Arc::clone(&self.ledger);
+            confirms.spawn(async move {
+                let confirm = timeout(PATIENCE, sent).await;
+                let confirmed = matches!(confirm, Ok(Ok(Confirmation::Ack(None))));
+                let state = if confirmed {
+                    State::Confirmed
+                } else {
+                    State::Uncertain
+                };
+                ledger.set(number, state);
+            });
+        }
+    }
+}
+
+/// Publishes as many events at once as there may be, and waits for their confirms.
+pub async fn flood(uri: &str, count: usize, ledger: &Arc<Ledger>) {
+    let connection = Connection::connect(uri, ConnectionProperties::default());
+    let connection = connection.await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let confirm = ConfirmSelectOptions::default();
+    channel.confirm_select(confirm).await.unwrap();
+    let mut sent = Vec::new();
+    for _ in 0..count {
+        let number = ledger.send();
+        let body = event(&number.to_string(), parties(number)).to_string();
+        let publish = channel.basic_publish(
+            SOURCE.into(),
+            EVENT_KEY.into(),
+            BasicPublishOptions::default(),
+            body.as_bytes(),
+            BasicProperties::default().with_delivery_mode(2),
+        );
+        sent.push((number, publish.await.unwrap()));
+    }
+    let began = Instant::now();
+    for (number, confirm) in sent {
+        let confirm = timeout(PATIENCE.saturating_sub(began.elapsed()), confirm).await;
+        assert!(matches!(confirm, Ok(Ok(Confirmation::Ack(None)))));
+        ledger.set(number, State::Confirmed);
+    }
+}

@@ -1,0 +1,403 @@
+//! One run: the ground, the load and the bridges on it; faults that are made and cleared; and at
+//! the end the account of every delivery.
+
+use std::{
+    cell::RefCell,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use hookbridge::broker::topology::Topology;
+use tokio::{
+    task::{JoinSet, block_in_place},
+    time::sleep,
+};
+
+use super::{
+    account::{Account, Terms, Window},
+    cast::Who,
+    chance::{Chance, seed},
+    ground::Ground,
+    ledger::Ledger,
+    load::Load,
+    process::{Process, Remains, Sample},
+    report::{Recovery, Report},
+};
+use crate::support::{
+    client::{Client, Message},
+    eventually::eventually,
+    line::SOURCE,
+    program::{Line, Setup},
+};
+
+/// Within this the bridge must work again by itself, once the broker is back.
+pub const RECOVERY: Duration = Duration::from_secs(10);
+/// How long it is waited for all the same, so that the run tells the figure.
+const RECOVERY_PATIENCE: Duration = Duration::from_mins(1);
+/// How long everything that is on its way at the end may take.
+const SETTLE: Duration = Duration::from_mins(2);
+/// `delivery.shutdown_timeout` of the runs.
+pub const SHUTDOWN: Duration = Duration::from_secs(10);
+/// The queues in which a delivery has come to its end.
+const ENDS: [&str; 3] = ["dead", "rejected", "lost"];
+/// Lines that one fault may write into the log of a bridge, besides those on failed attempts.
+const LINES: usize = 20;
+/// What subscribers that fail by plan write there, with and without a fault.
+const BY_PLAN: &str = "attempt failed";
+
+/// What a run is made with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Its name in the report.
+    pub name: &'static str,
+    /// Events a second.
+    pub rate: u64,
+    pub retry_delay: Duration,
+    pub timeout: Duration,
+    /// The subscribers that the faults hurt besides their own plan.
+    pub hurt: Vec<Who>,
+}
+
+impl Options {
+    pub fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            rate: 40,
+            retry_delay: Duration::from_secs(2),
+            timeout: Duration::from_secs(2),
+            hurt: Vec::new(),
+        }
+    }
+}
+
+/// A fault that is on.
+#[must_use = "a fault is cleared, and its recovery awaited"]
+pub struct Fault {
+    what: String,
+    from: Instant,
+    /// From when on `/readyz` must say no, until [`Self::clearing`].
+    unready: Option<Duration>,
+    clearing: Option<Instant>,
+    cleared: Option<Instant>,
+}
+
+impl Fault {
+    /// Says that it is being undone: from now on the bridge may be ready again.
+    pub fn clearing(&mut self) {
+        self.clearing = Some(Instant::now());
+    }
+
+    /// Says that it is undone: from now on the time of recovery runs.
+    pub fn cleared(&mut self) {
+        self.cleared = Some(Instant::now());
+    }
+}
+
+/// A run in progress. It belongs to the task of its test.
+pub struct Stage {
+    pub options: Options,
+    pub ground: Ground,
+    pub setup: Setup,
+    pub ledger: Arc<Ledger>,
+    pub chance: RefCell<Chance>,
+    seed: u64,
+    began: Instant,
+    load: RefCell<Option<Load>>,
+    _collectors: JoinSet<()>,
+    windows: RefCell<Vec<Window>>,
+    recoveries: RefCell<Vec<Recovery>>,
+    remains: RefCell<Vec<Remains>>,
+    wrong: RefCell<Vec<String>>,
+}
+
+impl Stage {
+    /// Brings up the ground. No bridge runs, and nothing is published yet.
+    pub async fn new(options: Options) -> Self {
+        let seed = seed();
+        let ledger = Arc::<Ledger>::default();
+        let ground = Ground::new(&ledger, seed).await;
+        let setup = Setup::new(&ground.bridge_uri());
+        let millis = |time: Duration| format!("{}ms", time.as_millis());
+        setup.set("delivery.retry_delay", millis(options.retry_delay));
+        setup.set("delivery.timeout", millis(options.timeout));
+        setup.set("delivery.shutdown_timeout", millis(SHUTDOWN));
+        ground.write_subscribers(&setup);
+        Self {
+            chance: RefCell::new(Chance::new(seed, options.name)),
+            _collectors: ground.collectors(&ledger),
+            options,
+            ground,
+            setup,
+            ledger,
+            seed,
+            began: Instant::now(),
+            load: RefCell::default(),
+            windows: RefCell::default(),
+            recoveries: RefCell::default(),
+            remains: RefCell::default(),
+            wrong: RefCell::default(),
+        }
+    }
+
+    /// Starts a bridge, and does not wait until it is ready.
+    pub async fn launch_bridge(&self) -> Process {
+        Process::start(&self.setup).await
+    }
+
+    /// Starts a bridge and waits until it is ready.
+    pub async fn start_bridge(&self) -> Process {
+        let process = self.launch_bridge().await;
+        let ready = async || process.ready().then_some(());
+        process
+            .program
+            .watch("the bridge is ready", RECOVERY_PATIENCE, ready)
+            .await;
+        process
+    }
+
+    /// A run with one bridge that works under load, from which faults can begin. The brokers are
+    /// told to remember their queues: what a kill within their first second does is not what these
+    /// runs are about.
+    pub async fn ready(options: Options) -> (Self, Process) {
+        let stage = Self::new(options).await;
+        let bridge = stage.start_bridge().await;
+        block_in_place(|| {
+            stage.ground.home.sync().unwrap();
+            stage.ground.away.sync().unwrap();
+        });
+        stage.start_load();
+        stage.flows(Instant::now(), &Who::WELL).await;
+        (stage, bridge)
+    }
+
+    /// Publishes from now on.
+    pub fn start_load(&self) {
+        let uri = self.ground.home.amqp_uri("/");
+        let load = Load::start(uri, self.options.rate, Arc::clone(&self.ledger));
+        *self.load.borrow_mut() = Some(load);
+    }
+
+    /// Publishes as many a second from now on.
+    pub fn set_rate(&self, rate: u64) {
+        if let Some(load) = &*self.load.borrow() {
+            load.set_rate(rate);
+        }
+    }
+
+    /// Lets the load go on for a time between these two, which the seed decides.
+    pub async fn carry_on(&self, least: Duration, most: Duration) {
+        let time = self.chance.borrow_mut().between(least, most);
+        sleep(time).await;
+    }
+
+    /// Says that something is interrupted from now on, so that what is in flight may be repeated;
+    /// and, if the bridge must notice, after which time `/readyz` must say so.
+    pub fn fault(&self, what: impl Into<String>, unready: Option<Duration>) -> Fault {
+        Fault {
+            what: what.into(),
+            from: Instant::now(),
+            unready,
+            clearing: None,
+            cleared: None,
+        }
+    }
+
+    /// The fault is cleared, now if not before: waits until these bridges are ready, and events that
+    /// are published from then on reach every subscriber that is well; notes how long that takes.
+    pub async fn recovered(&self, fault: Fault, bridges: &[&Process]) -> Duration {
+        self.recovered_for(fault, bridges, &Who::WELL).await
+    }
+
+    /// The same, where only these subscribers can be reached.
+    pub async fn recovered_for(
+        &self,
+        fault: Fault,
+        bridges: &[&Process],
+        reached: &[Who],
+    ) -> Duration {
+        let cleared = fault.cleared.unwrap_or_else(Instant::now);
+        self.flows(cleared, reached).await;
+        let ready = async || bridges.iter().all(|bridge| bridge.ready()).then_some(());
+        eventually("every bridge is ready again", RECOVERY_PATIENCE, ready).await;
+        let took = cleared.elapsed();
+        let mut lines = 0;
+        for bridge in bridges {
+            let log = bridge.program.log();
+            let told = |line: &&Line| line.at >= fault.from && !line.text.contains(BY_PLAN);
+            lines += log.iter().filter(told).count();
+            self.judge_truth(&fault, &bridge.samples());
+        }
+        self.windows.borrow_mut().push(Window {
+            from: fault.from,
+            to: Instant::now(),
+        });
+        self.recoveries.borrow_mut().push(Recovery {
+            what: fault.what,
+            took,
+            lines,
+        });
+        took
+    }
+
+    /// Waits until an event published after `since` has reached each of these.
+    async fn flows(&self, since: Instant, to: &[Who]) {
+        let flows = async || self.ledger.waiting(to, since).is_empty().then_some(());
+        let until = Instant::now() + RECOVERY_PATIENCE;
+        while Instant::now() < until {
+            if flows().await.is_some() {
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        let waiting = self.ledger.waiting(to, since);
+        self.wrong.borrow_mut().push(format!(
+            "nothing new reaches {waiting:?} within {RECOVERY_PATIENCE:?}"
+        ));
+    }
+
+    /// Whether `/readyz` said no while the fault was on.
+    fn judge_truth(&self, fault: &Fault, samples: &[Sample]) {
+        let (Some(grace), Some(clearing)) = (fault.unready, fault.clearing) else {
+            return;
+        };
+        let lie = samples.iter().find(|sample| {
+            sample.status == 200 && sample.asked > fault.from + grace && sample.asked < clearing
+        });
+        if let Some(lie) = lie {
+            let after = lie.asked - fault.from;
+            let wrong = format!("{}: /readyz said yes {after:?} into it", fault.what);
+            self.wrong.borrow_mut().push(wrong);
+        }
+    }
+
+    /// Keeps what is left of a bridge that has ended.
+    pub fn keep(&self, remains: Remains) {
+        self.remains.borrow_mut().push(remains);
+    }
+
+    /// Says that something is wrong with the run; it fails at its end.
+    pub fn wrong(&self, what: String) {
+        self.wrong.borrow_mut().push(what);
+    }
+
+    /// Publishes no more, waits until every delivery is somewhere and nothing is on its way, stops
+    /// the bridges, and makes up the account.
+    pub async fn finish(self, bridges: Vec<Process>) -> Report {
+        let load = self.load.borrow_mut().take();
+        if let Some(load) = load {
+            load.stop().await;
+        }
+        let client = Client::connect(&self.ground.home.amqp_uri("/")).await;
+        self.settle(&client).await;
+        for bridge in bridges {
+            let remains = bridge.stop(SHUTDOWN * 2).await;
+            if remains.code != Some(0) {
+                self.wrong(format!("a stop ended with {:?}", remains.code));
+            }
+            self.keep(remains);
+        }
+        // What was unacknowledged is ready again, and counts.
+        let left = self.on_its_way(&client).await;
+        if left > 0 {
+            self.wrong(format!("{left} deliveries are still on their way"));
+        }
+        self.take_everything(&client).await;
+        self.report()
+    }
+
+    /// Waits until every delivery is somewhere, and the line is empty.
+    async fn settle(&self, client: &Client) {
+        let until = Instant::now() + SETTLE;
+        while Instant::now() < until {
+            self.take_everything(client).await;
+            if self.ledger.open() == 0 && self.on_its_way(client).await == 0 {
+                return;
+            }
+            sleep(Duration::from_millis(250)).await;
+        }
+    }
+
+    /// Messages that wait in the line.
+    async fn on_its_way(&self, client: &Client) -> u32 {
+        let bindings = ["#".to_owned()];
+        let delay = self.options.retry_delay;
+        let topology = Topology::new("hookbridge", SOURCE, &bindings, delay);
+        let mut messages = 0;
+        for (group, queue) in topology.groups() {
+            if !ENDS.contains(&group) {
+                messages += client.depth(queue).await.unwrap_or_default();
+            }
+        }
+        messages
+    }
+
+    /// Notes what is dead, lost, or in the queues that are looked at only now.
+    async fn take_everything(&self, client: &Client) {
+        for letter in client.drain("hookbridge.dead").await {
+            let reason = letter.header("hookbridge-reason");
+            let reason = reason.unwrap_or_else(|| "broker".to_owned());
+            self.ledger.dead(&id_of(&letter), reason);
+        }
+        for message in client.drain("hookbridge.lost").await {
+            if message.header("hookbridge-subscriber").is_some() {
+                self.ledger.lost(&id_of(&message));
+            } else {
+                self.ledger.lost_event(&message.body);
+            }
+        }
+        let away = Client::connect(&self.ground.away.amqp_uri("/")).await;
+        for (client, queue) in [(client, "home.full"), (&away, "away.full")] {
+            for message in client.drain(queue).await {
+                let attempt = message.header("webhook-attempt").unwrap_or_default();
+                let attempt = attempt.parse().unwrap_or_default();
+                self.ledger.arrived(&id_of(&message), attempt, true);
+            }
+        }
+    }
+
+    fn report(self) -> Report {
+        let terms = Terms {
+            seed: self.seed,
+            retry_delay: self.options.retry_delay,
+            timeout: self.options.timeout,
+            hurt: self.options.hurt.clone(),
+        };
+        let account = Account::of(&self.ledger.book(), &terms, &self.windows.borrow());
+        let mut wrong = self.wrong.take();
+        for recovery in self.recoveries.borrow().iter() {
+            if recovery.took > RECOVERY {
+                wrong.push(format!("{}: back after {:?}", recovery.what, recovery.took));
+            }
+            if recovery.lines > LINES {
+                wrong.push(format!(
+                    "{}: {} lines of log",
+                    recovery.what, recovery.lines
+                ));
+            }
+        }
+        let version = block_in_place(|| self.ground.home.rabbitmqctl(&["version"]).unwrap());
+        Report {
+            name: self.options.name,
+            version,
+            seed: self.seed,
+            took: self.began.elapsed(),
+            account,
+            interruptions: self.windows.take().len(),
+            recoveries: self.recoveries.take(),
+            log: log(self.remains.take()),
+            wrong,
+        }
+    }
+}
+
+fn log(remains: Vec<Remains>) -> Vec<Line> {
+    remains
+        .into_iter()
+        .flat_map(|remains| remains.log)
+        .collect()
+}
+
+fn id_of(message: &Message) -> String {
+    let id = message.properties.message_id().as_ref();
+    id.map_or_else(|| "no id".to_owned(), ToString::to_string)
+}
