@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(target_os = "linux")]
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
@@ -84,6 +86,7 @@ pub struct Metrics {
     broker_connected: IntGauge,
     broker_blocked: IntGauge,
     broker_reconnects: IntCounter,
+    tasks: IntGauge,
     failing: Mutex<HashMap<SubscriberId, u64>>,
 }
 
@@ -173,10 +176,16 @@ impl Metrics {
                     "Times the home broker was reconnected.",
                 ),
             )?,
+            tasks: gauge(
+                "hookbridge_tasks",
+                "Tasks alive in the bridge's runtime: it holds one for each consumer, channel and attempt.",
+            )?,
             failing: Mutex::default(),
             registry: registry.clone(),
         };
         metrics.touch();
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(ProcessCollector::for_self()))?;
         Ok(metrics)
     }
 
@@ -314,6 +323,10 @@ impl Metrics {
     /// Everything in Prometheus' text format.
     pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
         self.name_the_worst();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let tasks = runtime.metrics().num_alive_tasks();
+            self.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
+        }
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
