@@ -18,11 +18,11 @@ test: missing ## run every test, on a private RabbitMQ
 # One after the other: a fault is judged by time, too. FAULTS_SEED repeats a run.
 faults: missing ## break everything that can break, and account for every delivery (half an hour)
 	cargo test --locked --test integration faults:: -- \
-		--ignored --skip faults::soak --test-threads 1 --nocapture
+		--ignored --skip a_long_time --test-threads 1 --nocapture
 
 SOAK_MINUTES ?= 30
 soak: missing ## random faults for SOAK_MINUTES, and what the bridge holds meanwhile
-	SOAK_MINUTES=$(SOAK_MINUTES) cargo test --locked --test integration faults::soak -- --ignored --nocapture
+	SOAK_MINUTES=$(SOAK_MINUTES) cargo test --locked --test integration faults::random::a_long_time -- --ignored --nocapture
 
 bench: missing ## measure speed, beside the peers that it is compared with
 	cargo bench --locked

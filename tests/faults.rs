@@ -17,3 +17,4 @@ mod stage;
 
 mod bridge_killed;
 mod home_broker;
+mod random;

@@ -7,16 +7,16 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, PublisherConfirm,
     options::{BasicPublishOptions, ConfirmSelectOptions},
 };
 use tokio::{
     task::{JoinHandle, JoinSet},
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -124,20 +124,7 @@ impl Publisher {
             }
             while confirms.try_join_next().is_some() {}
             let number = self.ledger.send();
-            let body = event(&number.to_string(), parties(number)).to_string();
-            let options = BasicPublishOptions {
-                mandatory: true,
-                ..BasicPublishOptions::default()
-            };
-            let properties = BasicProperties::default().with_delivery_mode(2);
-            let publish = channel.basic_publish(
-                SOURCE.into(),
-                EVENT_KEY.into(),
-                options,
-                body.as_bytes(),
-                properties,
-            );
-            let sent = match timeout(PATIENCE, publish).await {
+            let sent = match timeout(PATIENCE, publish(channel, number)).await {
                 Ok(Ok(sent)) => sent,
                 Ok(Err(error)) => {
                     self.ledger.set(number, State::Uncertain);
@@ -151,42 +138,68 @@ impl Publisher {
             let ledger = Arc::clone(&self.ledger);
             confirms.spawn(async move {
                 let confirm = timeout(PATIENCE, sent).await;
-                let confirmed = matches!(confirm, Ok(Ok(Confirmation::Ack(None))));
-                let state = if confirmed {
-                    State::Confirmed
-                } else {
-                    State::Uncertain
-                };
-                ledger.set(number, state);
+                ledger.set(number, outcome(&confirm));
             });
         }
     }
 }
 
-/// Publishes as many events at once as there may be, and waits for their confirms.
-pub async fn flood(uri: &str, count: usize, ledger: &Arc<Ledger>) {
-    let connection = Connection::connect(uri, ConnectionProperties::default());
-    let connection = connection.await.unwrap();
-    let channel = connection.create_channel().await.unwrap();
-    let confirm = ConfirmSelectOptions::default();
-    channel.confirm_select(confirm).await.unwrap();
+/// Publishes as many events at once, and waits for their confirms. What the broker does not confirm
+/// because it is in trouble is uncertain.
+pub async fn flood(uri: &str, count: usize, ledger: &Ledger) {
     let mut sent = Vec::new();
+    let connection = Connection::connect(uri, ConnectionProperties::default());
+    if let Ok(Ok(connection)) = timeout(CONNECT, connection).await {
+        // An error means that the broker is away, which is what runs like these are about.
+        let _ = pour(&connection, count, ledger, &mut sent).await;
+        let until = Instant::now() + CONNECT * 2;
+        for (number, confirm) in sent {
+            let confirm = timeout_at(until, confirm).await;
+            ledger.set(number, outcome(&confirm));
+        }
+    }
+}
+
+async fn pour(
+    connection: &Connection,
+    count: usize,
+    ledger: &Ledger,
+    sent: &mut Vec<(usize, PublisherConfirm)>,
+) -> Result<(), lapin::Error> {
+    let channel = connection.create_channel().await?;
+    channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await?;
     for _ in 0..count {
         let number = ledger.send();
-        let body = event(&number.to_string(), parties(number)).to_string();
-        let publish = channel.basic_publish(
-            SOURCE.into(),
-            EVENT_KEY.into(),
-            BasicPublishOptions::default(),
-            body.as_bytes(),
-            BasicProperties::default().with_delivery_mode(2),
-        );
-        sent.push((number, publish.await.unwrap()));
+        ledger.set(number, State::Uncertain);
+        let Ok(confirm) = timeout(CONNECT, publish(&channel, number)).await else {
+            return Ok(());
+        };
+        sent.push((number, confirm?));
     }
-    let began = Instant::now();
-    for (number, confirm) in sent {
-        let confirm = timeout(PATIENCE.saturating_sub(began.elapsed()), confirm).await;
-        assert!(matches!(confirm, Ok(Ok(Confirmation::Ack(None)))));
-        ledger.set(number, State::Confirmed);
+    Ok(())
+}
+
+/// Publishes the event of this number.
+async fn publish(channel: &Channel, number: usize) -> Result<PublisherConfirm, lapin::Error> {
+    let body = event(&number.to_string(), parties(number)).to_string();
+    let options = BasicPublishOptions {
+        mandatory: true,
+        ..BasicPublishOptions::default()
+    };
+    let properties = BasicProperties::default().with_delivery_mode(2);
+    let (exchange, key) = (SOURCE.into(), EVENT_KEY.into());
+    channel
+        .basic_publish(exchange, key, options, body.as_bytes(), properties)
+        .await
+}
+
+/// What a confirm says, if it came in time.
+fn outcome<E>(confirm: &Result<Result<Confirmation, lapin::Error>, E>) -> State {
+    if matches!(confirm, Ok(Ok(Confirmation::Ack(None)))) {
+        State::Confirmed
+    } else {
+        State::Uncertain
     }
 }

@@ -19,7 +19,7 @@ use super::{
     chance::{Chance, seed},
     ground::Ground,
     ledger::Ledger,
-    load::Load,
+    load::{Load, flood},
     process::{Process, Remains, Sample},
     report::{Recovery, Report},
 };
@@ -268,6 +268,17 @@ impl Stage {
             let wrong = format!("{}: /readyz said yes {after:?} into it", fault.what);
             self.wrong.borrow_mut().push(wrong);
         }
+    }
+
+    /// Publishes as many events at once beside the steady load, if the broker takes them.
+    pub async fn burst(&self, count: usize) {
+        flood(&self.ground.home.amqp_uri("/"), count, &self.ledger).await;
+    }
+
+    /// Notes what has come to its end so far. The home broker must be there.
+    pub async fn take_what_ended(&self) {
+        let client = Client::connect(&self.ground.home.amqp_uri("/")).await;
+        self.take_everything(&client).await;
     }
 
     /// Keeps what is left of a bridge that has ended.
