@@ -2,7 +2,7 @@
 
 /// How deep tables and arrays may be nested. The client library goes into each by a call of its own,
 /// and a thousand of these overflow its stack, which ends the process (measured).
-const DEEPEST: usize = 32;
+pub(super) const DEEPEST: usize = 32;
 
 /// Why fields cannot be walked through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
