@@ -3,7 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use hookbridge::broker::connection::{Dialer, TlsFiles, system_resolver};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 use crate::support::{
     bridge::{RunningBridge, SOURCE, Setup},
@@ -35,15 +40,20 @@ fn event(name: &str) -> Vec<u8> {
     event.to_string().into_bytes()
 }
 
+/// Arrays nested as deep as a frame holds, nearly.
+fn deep() -> Vec<u8> {
+    let inner = (0..20_000).flat_map(|above| {
+        let inside = u32::try_from((20_000 - above - 1) * 5 + 5).unwrap();
+        [&inside.to_be_bytes()[..], b"A"].concat()
+    });
+    inner.chain(long(b"")).collect()
+}
+
 /// What a message has that the client library cannot read: a name for it, routing key, properties.
 fn poisons() -> Vec<(String, Vec<u8>, Vec<u8>)> {
     let text = long(b"text");
     let nested = entry(b"inner", b'F', &long(&entry(LATIN, b'S', &text)));
     let in_array = [&b"F"[..], &long(&entry(LATIN, b'V', b""))].concat();
-    let mut deep = long(b"");
-    for _ in 0..20_000 {
-        deep = long(&[&b"A"[..], &deep].concat());
-    }
     let mut poisons = vec![
         ("routing key", [KEY, b".", LATIN].concat(), vec![0, 0]),
         (
@@ -64,7 +74,7 @@ fn poisons() -> Vec<(String, Vec<u8>, Vec<u8>)> {
         (
             "tables nested deep",
             KEY.to_vec(),
-            headers(&entry(b"outer", b'A', &deep)),
+            headers(&entry(b"outer", b'A', &deep())),
         ),
     ];
     let properties = [
@@ -96,9 +106,9 @@ fn nearly_a_frame() -> Vec<u8> {
 async fn publish_raw(vhost: &Vhost, messages: Vec<(Vec<u8>, Vec<u8>, Vec<u8>)>) {
     let uri = vhost.uri();
     let published = tokio::task::spawn_blocking(move || {
-        let mut publisher = RawPublisher::connect(&uri);
+        let mut raw = RawPublisher::connect(&uri);
         for (key, properties, body) in messages {
-            let published = publisher.publish(SOURCE.as_bytes(), &key, &properties, &body);
+            let published = raw.publish(SOURCE.as_bytes(), &key, &properties, &body);
             published.unwrap();
         }
     });
@@ -215,10 +225,10 @@ async fn a_message_with_unreadable_names_that_is_no_delivery_leaves_its_lane() {
     let bridge = setup(&vhost, &receiver).start().await;
     let uri = vhost.uri();
     let published = tokio::task::spawn_blocking(move || {
-        let mut publisher = RawPublisher::connect(&uri);
+        let mut raw = RawPublisher::connect(&uri);
         let properties = headers(&entry(LATIN, b'V', b""));
         let key = [b"fast.00.500.", LATIN].concat();
-        publisher.publish(b"hookbridge.first", &key, &properties, LATIN)
+        raw.publish(b"hookbridge.first", &key, &properties, LATIN)
     });
     published.await.unwrap().unwrap();
     bridge
@@ -248,4 +258,36 @@ async fn what_can_be_read_of_a_message_is_not_touched() {
     let arrivals = receiver.wait_for(1, SOON).await;
     assert_eq!(arrivals[0].header("traceparent"), Some(trace));
     stop_unharmed(bridge).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strangers_broker_that_nests_its_tables_deep_is_an_error_and_not_our_end() {
+    let broker = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = broker.local_addr().unwrap().port();
+    let dialer = Dialer {
+        uri: format!("amqp://guest:guest@127.0.0.1:{port}").into(),
+        tls: TlsFiles::default(),
+        resolver: system_resolver(),
+        name: "test".into(),
+        large_frames: false,
+    };
+    let properties = long(&entry(b"deep", b'A', &deep()));
+    let payload = [
+        &[0, 10, 0, 10, 0, 9][..],
+        &properties,
+        &long(b"PLAIN"),
+        &long(b"en_US"),
+    ]
+    .concat();
+    let size = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let start = [&[1, 0, 0][..], &size, &payload, &[0xce]].concat();
+    let serve = async {
+        let (mut stream, _) = broker.accept().await.unwrap();
+        stream.write_all(&start).await.unwrap();
+        // Until the other side is gone.
+        stream.read_to_end(&mut Vec::new()).await.ok();
+    };
+    let (connected, ()) = tokio::join!(dialer.connect(), serve);
+    let error = connected.expect_err("no connection").to_string();
+    assert!(error.contains("would end this process"), "{error}");
 }

@@ -187,7 +187,8 @@ pub struct Dialer {
 impl Dialer {
     /// Connects, within [`OPERATION_TIMEOUT`].
     pub async fn connect(&self) -> Result<Connection, ConnectError> {
-        deadline("connect", OPERATION_TIMEOUT, self.dial()).await
+        // Boxed, since it is large, and part of every future that may have to connect.
+        deadline("connect", OPERATION_TIMEOUT, Box::pin(self.dial())).await
     }
 
     /// The virtual host that the URI names.

@@ -160,14 +160,13 @@ impl Sieve {
         }
         let mut fields = Fields::new(&mut frame[START..size - 1]);
         match method(&mut fields) {
-            Ok(None) => {}
             Ok(Some(peers)) => self.frame_max = agreed(self.own_max, peers),
             Err(Unreadable::Harmful) => {
                 let why = "the broker sends what no broker sends, and what would end this process";
                 return Err(io::Error::new(io::ErrorKind::InvalidData, why));
             }
-            // The client library is to say what is wrong with it.
-            Err(Unreadable::Malformed) => {}
+            // If there is something wrong with it, the client library is to say what.
+            Ok(None) | Err(Unreadable::Malformed) => {}
         }
         self.repairs
             .extend(fields.repaired().then_some(Repair::Names));
@@ -219,7 +218,7 @@ fn method(fields: &mut Fields<'_>) -> Result<Option<u32>, Unreadable> {
     Ok(None)
 }
 
-/// The larger of two limits holds only where the other is 0, which is none.
+/// The largest frame that both sides take, as the client library reckons it; 0 is no limit.
 fn agreed(own: u32, peers: u32) -> usize {
     let limit = match (own, peers) {
         (0, 0) => u32::MAX,
