@@ -9,4 +9,5 @@ pub mod pool;
 pub mod publisher;
 pub mod publishers;
 pub mod queues;
+mod sieve;
 pub mod topology;

@@ -24,6 +24,7 @@ mod limits;
 mod outcomes_amqp;
 mod outcomes_http;
 mod payloads;
+mod poison;
 mod private_node;
 mod publishing;
 mod rejection;

@@ -21,6 +21,8 @@ use lapin::{
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 
+use super::sieve::{SiftedRuntime, sift, sifted_runtime};
+
 /// How long any single operation on a broker may take.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Frames of publishing connections: the client library keeps 64 of them in memory.
@@ -185,7 +187,8 @@ pub struct Dialer {
 impl Dialer {
     /// Connects, within [`OPERATION_TIMEOUT`].
     pub async fn connect(&self) -> Result<Connection, ConnectError> {
-        deadline("connect", OPERATION_TIMEOUT, self.dial()).await
+        // Boxed, since it is large, and part of every future that may have to connect.
+        deadline("connect", OPERATION_TIMEOUT, Box::pin(self.dial())).await
     }
 
     /// The virtual host that the URI names.
@@ -215,16 +218,18 @@ impl Dialer {
         let uri = self.uri()?;
         let tls = self.tls.load().await?;
         let resolver = self.resolver.clone();
+        let name = self.name.clone();
         let runtime = default_runtime()?;
-        let connect = async move |uri: AMQPUri, runtime| {
+        let sifted = sifted_runtime(runtime.clone());
+        let connect = async move |uri: AMQPUri, _: SiftedRuntime| {
             let dialing = dial(&uri, &resolver, &tls, &runtime);
             // The client library's thread outlives a caller that gave up: end the dialling, too.
-            tokio::time::timeout(OPERATION_TIMEOUT, dialing)
+            let stream = tokio::time::timeout(OPERATION_TIMEOUT, dialing)
                 .await
-                .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)))
-                .map_err(lapin::Error::from)
+                .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)))?;
+            Ok(sift(stream, uri.query.frame_max.unwrap_or_default(), &name))
         };
-        Connection::connector(uri, runtime, connect, self.properties())
+        Connection::connector(uri, sifted, connect, self.properties())
             .await
             .map_err(ConnectError::from_connect)
     }

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind,
     message::Delivery,
     options::{
-        BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
-        ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+        BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions,
+        ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
     },
     types::{AMQPValue, FieldTable},
 };
@@ -179,6 +180,22 @@ impl Client {
             .unwrap()?;
         got.delivery.ack(BasicAckOptions::default()).await.unwrap();
         Some(Message::from(got.delivery))
+    }
+
+    /// Takes `count` messages as a consumer and gives them back, so that they are delivered again.
+    pub async fn give_back(&self, queue: &str, count: usize) {
+        let channel = self.connection.create_channel().await.unwrap();
+        let options = BasicConsumeOptions::default();
+        let consuming =
+            channel.basic_consume(queue.into(), "".into(), options, FieldTable::default());
+        let mut consumer = consuming.await.unwrap();
+        for taken in 0..count {
+            let next = timeout(SOON, consumer.next()).await;
+            next.unwrap_or_else(|_| panic!("{taken} of {count} messages came from {queue}"))
+                .expect("the consumer goes on")
+                .unwrap();
+        }
+        channel.close(200, "OK".into()).await.unwrap();
     }
 
     /// Takes and acknowledges `count` messages, or panics after `deadline`.

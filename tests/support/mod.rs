@@ -10,3 +10,4 @@ pub mod line;
 pub mod management;
 pub mod program;
 pub mod proxy;
+pub mod raw;
