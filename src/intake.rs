@@ -7,7 +7,6 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
 
 use crate::{
     broker::{
@@ -28,8 +27,8 @@ use crate::{
     settings::{SourceSettings, UnknownEvents},
     subscriber::{AmqpTarget, Destination, LiveSubscribers, Subscriber, SubscriberId, Target},
     telemetry::{
-        RejectionLog, log_failure,
         metrics::{EventResult, Metrics, Transport},
+        notices::Notices,
     },
     webhook::{self, EventType, Webhook},
 };
@@ -61,8 +60,8 @@ pub struct Intake {
     pub subscribers: LiveSubscribers,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
-    /// Says what is rejected.
-    pub rejections: RejectionLog,
+    /// Where it is said.
+    pub notices: Arc<Notices>,
     /// Knows the batches under way.
     pub tasks: TaskTracker,
 }
@@ -123,7 +122,7 @@ impl Intake {
             };
             let result = match result {
                 Err(rejection) => {
-                    self.rejections.log(&rejection);
+                    self.notices.rejected(&rejection);
                     plan.lanes
                         .push(self.lanes.rejected(received, &rejection, now));
                     EventResult::Rejected
@@ -266,7 +265,7 @@ impl Intake {
         self.metrics
             .attempt(&subscriber.id, transport, Attempt::First, &outcome, took);
         let settlement = settle(Attempt::First, outcome);
-        log_failure(&delivery, Attempt::First, &settlement);
+        self.notices.settled(&delivery, Attempt::First, &settlement);
         match settlement {
             Settlement::Done => {
                 let latency = now.duration_since(delivery.received_at).unsigned_abs();
@@ -291,7 +290,6 @@ impl Intake {
     /// Publishes to the bridge's own exchanges until every message is confirmed, or the session is
     /// dead. Tells which.
     async fn publish_until_confirmed(&self, mut messages: Vec<Message>, settler: &Settler) -> bool {
-        let mut said = false;
         while !messages.is_empty() {
             let results = self
                 .publisher
@@ -311,15 +309,7 @@ impl Intake {
             if !settler.alive() {
                 return false;
             }
-            if said {
-                debug!("the broker does not take deliveries: {error}");
-            } else {
-                warn!(
-                    messages = messages.len(),
-                    "the broker does not take deliveries: {error}; their events stay unacknowledged, trying for ever"
-                );
-                said = true;
-            }
+            self.notices.untaken(messages.len(), &error);
             if matches!(
                 error,
                 PublishError::ChannelClosed(_) | PublishError::Returned(_)

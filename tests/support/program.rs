@@ -304,6 +304,11 @@ impl Program {
         assert!(sent.unwrap().success(), "kill -{name}");
     }
 
+    /// The id of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until the process has ended, and returns its exit code. The log is whole then.
     pub async fn wait_exit(&mut self, deadline: Duration) -> Option<i32> {
         let until = Instant::now() + deadline;

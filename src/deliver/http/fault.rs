@@ -5,7 +5,18 @@ use std::{error::Error, io, iter};
 use crate::{
     deliver::guard::{Forbidden, ResolveError},
     delivery::{Failure, Reason},
+    lack::Lack,
 };
+
+/// What the bridge itself lacked for the request, if that is what it failed of.
+pub(super) fn lack(error: &(dyn Error + 'static)) -> Option<Lack> {
+    causes(error).find_map(|cause| {
+        if let Some(ResolveError::Dns(error)) = cause.downcast_ref() {
+            return Lack::of(error);
+        }
+        cause.downcast_ref().and_then(Lack::of)
+    })
+}
 
 /// The failure that `error` is, which came before any answer. `connecting`: before the request
 /// was written, too.
