@@ -24,6 +24,7 @@ use crate::{
         wire::{Consumed, Lanes},
     },
     event::{self, Envelope, Rejection},
+    lack::Shortage,
     settings::{SourceSettings, UnknownEvents},
     subscriber::{AmqpTarget, Destination, LiveSubscribers, Subscriber, SubscriberId, Target},
     telemetry::{
@@ -234,12 +235,16 @@ impl Intake {
             let took = began.elapsed();
             deliveries = Vec::new();
             for (delivery, result) in published.into_iter().zip(&results) {
-                match addressed::outcome(&subscriber, true, result) {
-                    Some(outcome) => {
-                        follow_ups.extend(self.settle(&subscriber, delivery, outcome, Some(took)));
-                    }
-                    None => deliveries.push(delivery),
+                if let Some(outcome) = addressed::outcome(&subscriber, true, result) {
+                    follow_ups.extend(self.settle(&subscriber, delivery, outcome, Some(took)));
+                    continue;
                 }
+                if let Err(error) = result
+                    && let Some(shortage) = error.shortage()
+                {
+                    self.notices.wanting(&delivery, shortage);
+                }
+                deliveries.push(delivery);
             }
             if !deliveries.is_empty() {
                 if !settler.alive() {
@@ -309,7 +314,11 @@ impl Intake {
             if !settler.alive() {
                 return false;
             }
-            self.notices.untaken(messages.len(), &error);
+            let why = match error.shortage() {
+                Some(Shortage { lack, detail }) => lack.told(detail),
+                None => error.to_string(),
+            };
+            self.notices.untaken(messages.len(), why);
             if matches!(
                 error,
                 PublishError::ChannelClosed(_) | PublishError::Returned(_)

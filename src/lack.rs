@@ -63,8 +63,13 @@ impl Lack {
         self != Self::Ports || may_be_called(address)
     }
 
-    /// What to do about it.
-    pub fn remedy(self) -> &'static str {
+    /// The words for the log: that it is lacking, what to do about it, and how it showed.
+    pub fn told(self, detail: impl fmt::Display) -> String {
+        let remedy = self.remedy();
+        format!("the bridge itself is out of {self}: {remedy}; {detail}")
+    }
+
+    fn remedy(self) -> &'static str {
         match self {
             Self::Descriptors => {
                 "raise the limit: LimitNOFILE= of the systemd unit, ulimits.nofile of the container, ulimit -n, \

@@ -310,9 +310,7 @@ fn told(error: &TopologyError) -> (String, Option<String>) {
     if let TopologyError::Connection(connecting) = error
         && let Some(lack) = connecting.lack()
     {
-        let remedy = lack.remedy();
-        let said = format!("the bridge itself is out of {lack}: {remedy}; {why}");
-        return (said, Some(lack.to_string()));
+        return (lack.told(why), Some(lack.to_string()));
     }
     let fault = error.is_final().then(|| why.clone());
     (why, fault)

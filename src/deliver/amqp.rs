@@ -96,7 +96,9 @@ impl AmqpSender {
         let Some(broker) = &target.broker else {
             let publisher = self.home.get(&subscriber.id, declare);
             let result = publisher.publish_one(message, subscriber.timeout).await;
-            if let Some(shortage) = shortage(subscriber, &result) {
+            if let Err(error) = &result
+                && let Some(shortage) = error.shortage()
+            {
                 return Err(Undone::Wanting(shortage));
             }
             return addressed::outcome(subscriber, true, &result).ok_or(Undone::HomeLost);
@@ -111,8 +113,11 @@ impl AmqpSender {
         if timed_out(&result) && publishers.source().blocked() {
             result = Err(PublishError::Blocked);
         }
-        if let Some(shortage) = shortage(subscriber, &result) {
-            return Err(Undone::Wanting(shortage));
+        if let Err(error) = &result
+            && let Some(Shortage { lack, detail }) = error.shortage()
+        {
+            let detail = subscriber.redact(&detail);
+            return Err(Undone::Wanting(Shortage { lack, detail }));
         }
         if let Err(PublishError::Unavailable(error)) = &result {
             let detail = subscriber.redact(&error.to_string());
@@ -179,15 +184,6 @@ impl AmqpSender {
             publishers.source().close();
         }
     }
-}
-
-/// What the bridge itself lacked for a connection, if that is why there was none.
-fn shortage(subscriber: &Subscriber, result: &Result<(), PublishError>) -> Option<Shortage> {
-    let Err(PublishError::Unavailable(error)) = result else {
-        return None;
-    };
-    let detail = subscriber.redact(&error.to_string());
-    error.lack().map(|lack| Shortage { lack, detail })
 }
 
 /// Whether the broker did not answer in time: to the publish, or to the channel for it.

@@ -44,6 +44,8 @@ mod fault;
 #[cfg(test)]
 mod tests;
 
+use fault::Ended;
+
 const USER_AGENT: &str = concat!("hookbridge/", env!("CARGO_PKG_VERSION"));
 /// Idle connections kept for one endpoint; more are closed when their answer has ended.
 const IDLE_CONNECTIONS: usize = 32;
@@ -214,19 +216,6 @@ impl HttpSender {
                 .map_err(|forbidden| Failure::new(Reason::TargetForbidden, forbidden.to_string())),
             None => Ok(()),
         }
-    }
-}
-
-/// How a request ended that the endpoint did not accept.
-enum Ended {
-    Failed(Failure),
-    /// It could not be sent for want of this; and how that showed.
-    Wanting(Lack, String),
-}
-
-impl From<Failure> for Ended {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
     }
 }
 

@@ -110,8 +110,8 @@ impl Notices {
     }
 
     /// The broker does not take the deliveries of a batch.
-    pub fn untaken(&self, messages: usize, error: &impl ToString) {
-        self.untaken.note((), (messages, error.to_string()));
+    pub fn untaken(&self, messages: usize, error: String) {
+        self.untaken.note((), (messages, error));
     }
 
     /// A queue cannot be consumed from, though the broker is there.
@@ -172,8 +172,8 @@ fn say_wanting(wanting: &Wanting, unsaid: u64) {
         delivery = %wanting.delivery,
         subscriber = wanting.subscriber.as_str(),
         unsaid,
-        "the bridge itself is out of {lack}: deliveries wait, and no attempt is counted; {}; {detail}",
-        lack.remedy(),
+        "deliveries wait, and no attempt is counted: {}",
+        lack.told(detail),
     );
 }
 
