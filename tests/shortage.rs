@@ -44,15 +44,19 @@ async fn take_descriptors(program: &Program) {
     let mut quiet = 0;
     let at_rest = async || {
         let now = descriptors(program);
-        quiet = if now == before { quiet + 1 } else { 0 };
-        before.clone_from(&now);
+        if now == before {
+            quiet += 1;
+        } else {
+            quiet = 0;
+            // New ones get the lowest free number, so there must be none free below the limit.
+            let free = (0..=1024).find(|number| !now.contains(number));
+            limit_descriptors(program, free.unwrap());
+            before = now;
+        }
         // At most a tenth of a second lies between two looks.
-        (quiet >= 10).then_some(now)
+        (quiet >= 20).then_some(())
     };
-    let open = program.watch("descriptors at rest", SOON, at_rest).await;
-    // New ones get the lowest free number, so there must be none free below the limit.
-    let free = (0..=1024).find(|number| !open.contains(number)).unwrap();
-    limit_descriptors(program, free);
+    program.watch("descriptors at rest", SOON, at_rest).await;
 }
 
 fn give_descriptors(program: &Program) {
