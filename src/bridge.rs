@@ -19,7 +19,7 @@ use crate::{
     admin::{Admin, BROKER, ListenError, Readiness},
     broker::{
         connection::{ConnectError, Connection, Dialer, TlsFiles, system_resolver},
-        consumer::{self, Options, Session},
+        consumer::{self, Options, Presence, Session},
         home::Home,
         publisher::Publisher,
         publishers::Publishers,
@@ -40,7 +40,7 @@ use crate::{
         LiveSubscribers, SubscriberSet, Target,
         loading::{Loaded, Rules, load_directory},
     },
-    telemetry::{RejectionLog, metrics::Metrics},
+    telemetry::{metrics::Metrics, notices::Notices},
 };
 
 /// Deliveries that a lane may have unsettled. With 8 fast and 16 slow lanes in each of two sets, at
@@ -85,6 +85,7 @@ pub struct Bridge {
     address: SocketAddr,
     readiness: Readiness,
     metrics: Arc<Metrics>,
+    notices: Arc<Notices>,
     subscribers: LiveSubscribers,
     rules: Rules,
     directory: PathBuf,
@@ -105,6 +106,7 @@ pub struct Bridge {
 pub struct Handle {
     stop: CancellationToken,
     reload: Arc<Notify>,
+    notices: Arc<Notices>,
 }
 
 impl Handle {
@@ -116,6 +118,11 @@ impl Handle {
     /// Asks the bridge to read its subscribers again.
     pub fn reload(&self) {
         self.reload.notify_one();
+    }
+
+    /// Writes what the log has summed up and not yet said, for an end that waits for nothing.
+    pub fn say_rest(&self) {
+        self.notices.say_rest();
     }
 }
 
@@ -161,6 +168,7 @@ impl Bridge {
         )?);
         let metrics =
             Arc::new(Metrics::new().map_err(|error| BridgeError::Metrics(error.to_string()))?);
+        let notices = Arc::new(Notices::default());
         let readiness = Readiness::default();
         let admin = Admin::bind(settings.admin.listen, readiness.clone(), metrics.clone()).await?;
         let address = admin.address().unwrap_or(settings.admin.listen);
@@ -185,7 +193,7 @@ impl Bridge {
             publisher: publisher.clone(),
             broker: home.clone(),
             home: queues,
-            rejections: RejectionLog::default(),
+            notices: notices.clone(),
             subscribers: subscribers.clone(),
             metrics: metrics.clone(),
             tasks: work.clone(),
@@ -199,6 +207,7 @@ impl Bridge {
             amqp,
             limits: Limits::default(),
             metrics: metrics.clone(),
+            notices: notices.clone(),
             tasks: work.clone(),
             stop: stop.clone(),
         };
@@ -211,6 +220,7 @@ impl Bridge {
             address,
             readiness,
             metrics,
+            notices,
             subscribers,
             rules,
             directory: settings.subscribers.directory.clone(),
@@ -236,6 +246,7 @@ impl Bridge {
         Handle {
             stop: self.stop.clone(),
             reload: self.reload.clone(),
+            notices: self.notices.clone(),
         }
     }
 
@@ -303,8 +314,11 @@ impl Bridge {
         let part = format!("consumer of {}", options.queue);
         let readiness = self.readiness.clone();
         readiness.set(&part, Some("not there yet".into()));
-        let present = move |there: bool| {
-            readiness.set(&part, (!there).then(|| "not there".to_owned()));
+        let (notices, queue) = (self.notices.clone(), options.queue.clone());
+        let present = move |now: Presence| match now {
+            Presence::There => readiness.set(&part, None),
+            Presence::Gone => readiness.set(&part, Some("not there".into())),
+            Presence::Failing(why) => notices.unconsumed(&queue, why),
         };
         self.work.spawn(consumer::consume(
             self.home.clone(),
@@ -355,6 +369,9 @@ impl Bridge {
                 }
             }
         });
+        let (notices, end) = (self.notices.clone(), after.clone());
+        self.services
+            .spawn(async move { notices.keep_saying(end).await });
         let (deliver, end) = (self.deliver.clone(), after.clone());
         self.services
             .spawn(async move { deliver.amqp.sweep(end).await });
@@ -450,6 +467,7 @@ impl Bridge {
         }
         after.cancel();
         self.home.close().await;
+        self.notices.say_rest();
         self.ends.cancel();
         info!("stopped");
     }

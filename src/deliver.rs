@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::{
     broker::{
@@ -21,10 +21,11 @@ use crate::{
         settlement::{Settlement, settle},
         wire::{self, Consumed, Lanes},
     },
+    lack::Shortage,
     subscriber::{LiveSubscribers, Subscriber, Target},
     telemetry::{
-        log_failure,
         metrics::{Metrics, Transport},
+        notices::Notices,
     },
 };
 
@@ -42,8 +43,9 @@ const CHUNK: usize = 64;
 /// How long a delivery may wait for its subscriber's turn: a third of the 30 minutes after which the
 /// broker takes a consumer for dead, and repeats what all others have in flight on its channel.
 const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_mins(10);
-/// The pause before an attempt that the home broker's absence undid is made again.
+/// The pause before an attempt that could not be made is made again; it doubles up to the longest.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
+const LONGEST_PAUSE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What delivering needs.
 pub struct Deliver {
@@ -63,6 +65,8 @@ pub struct Deliver {
     pub limits: Limits,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
+    /// Where it is said.
+    pub notices: Arc<Notices>,
     /// Knows the attempts under way.
     pub tasks: TaskTracker,
     /// Ends what has not begun.
@@ -75,6 +79,14 @@ struct Attempted {
     transport: Transport,
     /// Absent where nothing was sent.
     took: Option<std::time::Duration>,
+}
+
+/// Why an attempt came to nothing through no fault of the subscriber: then it was none.
+pub enum Undone {
+    /// The home broker was lost meanwhile.
+    HomeLost,
+    /// The bridge itself lacks something.
+    Wanting(Shortage),
 }
 
 /// What became of a delivery's turn.
@@ -107,10 +119,7 @@ impl Deliver {
                 ..consumed
             },
             Err(error) => {
-                warn!(
-                    key = received.routing_key,
-                    "a message in a lane is {error}; it goes to the dead letters"
-                );
+                self.notices.malformed(&error, &received.routing_key);
                 let message = self
                     .lanes
                     .malformed(&received, &error, attempt, Timestamp::now());
@@ -127,18 +136,18 @@ impl Deliver {
             Turn::Waited => {
                 debug!(delivery = %consumed.delivery.webhook_id, "goes to the end of its lane");
                 let message = self.lanes.again(&consumed, attempt);
-                if self.publish(message).await.is_ok() {
-                    settler.ack(tag).await;
-                }
+                self.send_back(message, tag, &settler).await;
             }
             Turn::Given => {}
         }
     }
 
-    /// Waits for the subscriber's turn, and makes one attempt.
+    /// Waits for the subscriber's turn, and makes one attempt. What is undone is no attempt: it is
+    /// made again, by the subscriber as it is by then.
     async fn attempt(&self, delivery: &Delivery, attempt: Attempt, settler: &Settler) -> Turn {
         let waits_until = Instant::now() + LONGEST_WAIT;
-        let (subscriber, _permit) = loop {
+        let mut pause = PAUSE;
+        loop {
             let Some(subscriber) = self.subscriber(delivery) else {
                 return not_made(
                     Reason::SubscriberRemoved,
@@ -161,30 +170,40 @@ impl Deliver {
             };
             // The wait may have been long, and the subscriber another one since.
             let now = self.subscriber(delivery);
-            if let Some(permit) = permit
-                && now.is_some_and(|now| Arc::ptr_eq(&now, &subscriber))
-            {
-                break (subscriber, permit);
+            if permit.is_none() || !now.is_some_and(|now| Arc::ptr_eq(&now, &subscriber)) {
+                continue;
             }
-        };
-        let transport = Transport::from(&subscriber.target);
-        loop {
             if !settler.alive() || self.stop.is_cancelled() {
                 return Turn::Given;
             }
+            let transport = Transport::from(&subscriber.target);
             let in_flight = self.metrics.attempt_begins(transport);
             let began = Instant::now();
-            let outcome = self.send(&subscriber, delivery, attempt).await;
+            let sent = self.send(&subscriber, delivery, attempt).await;
             drop(in_flight);
-            if let Some(outcome) = outcome {
-                return Turn::Taken(Attempted {
-                    outcome,
-                    transport,
-                    took: Some(began.elapsed()),
-                });
+            match sent {
+                Ok(outcome) => {
+                    return Turn::Taken(Attempted {
+                        outcome,
+                        transport,
+                        took: Some(began.elapsed()),
+                    });
+                }
+                Err(Undone::HomeLost) => {
+                    debug!(delivery = %delivery.webhook_id, "the home broker was lost during an attempt");
+                }
+                Err(Undone::Wanting(shortage)) => self.notices.wanting(delivery, shortage),
             }
-            debug!(delivery = %delivery.webhook_id, "the home broker was lost during an attempt");
-            tokio::time::sleep(PAUSE).await;
+            drop(permit);
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Turn::Given,
+                () = tokio::time::sleep(pause) => {}
+            }
+            if Instant::now() >= waits_until {
+                return Turn::Waited;
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -199,10 +218,11 @@ impl Deliver {
         subscriber: &Subscriber,
         delivery: &Delivery,
         attempt: Attempt,
-    ) -> Option<Outcome> {
+    ) -> Result<Outcome, Undone> {
         match &subscriber.target {
             Target::Http(target) => {
-                Some(self.http.send(subscriber, target, delivery, attempt).await)
+                let sent = self.http.send(subscriber, target, delivery, attempt).await;
+                sent.map_err(Undone::Wanting)
             }
             Target::Amqp(target) => self.amqp.send(subscriber, target, delivery, attempt).await,
         }
@@ -231,7 +251,7 @@ impl Deliver {
         }
         let now = Timestamp::now();
         let settlement = settle(attempt, outcome);
-        log_failure(delivery, attempt, &settlement);
+        self.notices.settled(delivery, attempt, &settlement);
         match settlement {
             Settlement::Done => {
                 let latency = now.duration_since(delivery.received_at).unsigned_abs();
@@ -261,6 +281,21 @@ impl Deliver {
         }
         self.broker.repair_now().await;
         self.publisher.publish_one(message, OPERATION_TIMEOUT).await
+    }
+
+    /// Brings a delivery to the end of its lane. That is tried for as long as it can be settled: it
+    /// must not count as an attempt, so the lane's dead-letter exchange is no way out.
+    async fn send_back(&self, message: Message, tag: u64, settler: &Settler) {
+        while settler.alive() && !self.stop.is_cancelled() {
+            match self.publish(message.clone()).await {
+                Ok(()) => return settler.ack(tag).await,
+                Err(error) => debug!("cannot bring a delivery to the end of its lane: {error}"),
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(LONGEST_PAUSE) => {}
+            }
+        }
     }
 
     /// Moves a delivery on: publishes it, confirmed, and then acknowledges it where it was. If that

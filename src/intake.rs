@@ -7,7 +7,6 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
 
 use crate::{
     broker::{
@@ -25,11 +24,12 @@ use crate::{
         wire::{Consumed, Lanes},
     },
     event::{self, Envelope, Rejection},
+    lack::Shortage,
     settings::{SourceSettings, UnknownEvents},
     subscriber::{AmqpTarget, Destination, LiveSubscribers, Subscriber, SubscriberId, Target},
     telemetry::{
-        RejectionLog, log_failure,
         metrics::{EventResult, Metrics, Transport},
+        notices::Notices,
     },
     webhook::{self, EventType, Webhook},
 };
@@ -61,8 +61,8 @@ pub struct Intake {
     pub subscribers: LiveSubscribers,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
-    /// Says what is rejected.
-    pub rejections: RejectionLog,
+    /// Where it is said.
+    pub notices: Arc<Notices>,
     /// Knows the batches under way.
     pub tasks: TaskTracker,
 }
@@ -123,7 +123,7 @@ impl Intake {
             };
             let result = match result {
                 Err(rejection) => {
-                    self.rejections.log(&rejection);
+                    self.notices.rejected(&rejection);
                     plan.lanes
                         .push(self.lanes.rejected(received, &rejection, now));
                     EventResult::Rejected
@@ -235,12 +235,16 @@ impl Intake {
             let took = began.elapsed();
             deliveries = Vec::new();
             for (delivery, result) in published.into_iter().zip(&results) {
-                match addressed::outcome(&subscriber, true, result) {
-                    Some(outcome) => {
-                        follow_ups.extend(self.settle(&subscriber, delivery, outcome, Some(took)));
-                    }
-                    None => deliveries.push(delivery),
+                if let Some(outcome) = addressed::outcome(&subscriber, true, result) {
+                    follow_ups.extend(self.settle(&subscriber, delivery, outcome, Some(took)));
+                    continue;
                 }
+                if let Err(error) = result
+                    && let Some(shortage) = error.shortage()
+                {
+                    self.notices.wanting(&delivery, shortage);
+                }
+                deliveries.push(delivery);
             }
             if !deliveries.is_empty() {
                 if !settler.alive() {
@@ -266,7 +270,7 @@ impl Intake {
         self.metrics
             .attempt(&subscriber.id, transport, Attempt::First, &outcome, took);
         let settlement = settle(Attempt::First, outcome);
-        log_failure(&delivery, Attempt::First, &settlement);
+        self.notices.settled(&delivery, Attempt::First, &settlement);
         match settlement {
             Settlement::Done => {
                 let latency = now.duration_since(delivery.received_at).unsigned_abs();
@@ -291,7 +295,6 @@ impl Intake {
     /// Publishes to the bridge's own exchanges until every message is confirmed, or the session is
     /// dead. Tells which.
     async fn publish_until_confirmed(&self, mut messages: Vec<Message>, settler: &Settler) -> bool {
-        let mut said = false;
         while !messages.is_empty() {
             let results = self
                 .publisher
@@ -311,15 +314,11 @@ impl Intake {
             if !settler.alive() {
                 return false;
             }
-            if said {
-                debug!("the broker does not take deliveries: {error}");
-            } else {
-                warn!(
-                    messages = messages.len(),
-                    "the broker does not take deliveries: {error}; their events stay unacknowledged, trying for ever"
-                );
-                said = true;
-            }
+            let why = match error.shortage() {
+                Some(Shortage { lack, detail }) => lack.told(detail),
+                None => error.to_string(),
+            };
+            self.notices.untaken(messages.len(), why);
             if matches!(
                 error,
                 PublishError::ChannelClosed(_) | PublishError::Returned(_)

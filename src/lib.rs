@@ -12,6 +12,7 @@ pub mod deliver;
 pub mod delivery;
 pub mod event;
 pub mod intake;
+pub mod lack;
 pub mod settings;
 pub mod subscriber;
 pub mod telemetry;

@@ -32,6 +32,8 @@ mod reload;
 mod retry;
 mod running;
 mod secrets;
+mod shortage;
 mod stuck_queue;
+mod summed_up;
 mod topology;
 mod watching;

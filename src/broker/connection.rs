@@ -22,6 +22,7 @@ use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 
 use super::sieve::{SiftedRuntime, sift, sifted_runtime};
+use crate::lack::{self, Lack};
 
 /// How long any single operation on a broker may take.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -90,6 +91,24 @@ pub enum DialError {
 }
 
 impl ConnectError {
+    /// What the bridge itself lacked for the connection, if that is why there is none.
+    pub fn lack(&self) -> Option<Lack> {
+        match self {
+            Self::File { error, .. } => Lack::of(error),
+            Self::Dial(DialError::Connect { address, error }) => {
+                Lack::of(error).filter(|lack| lack.holds_for(*address))
+            }
+            Self::Dial(DialError::Resolve { error, .. } | DialError::Tls { error, .. }) => {
+                Lack::of(error)
+            }
+            Self::Broker(error) => match error.kind() {
+                lapin::ErrorKind::IOError(error) => Lack::of(error),
+                _ => None,
+            },
+            Self::Timeout { .. } | Self::Uri(_) => None,
+        }
+    }
+
     /// Finds the dialling step inside the error that the client library made of it.
     fn from_connect(error: lapin::Error) -> Self {
         if let lapin::ErrorKind::IOError(io) = error.kind()
@@ -126,7 +145,12 @@ pub type Resolver = Arc<dyn Fn(String, u16) -> Resolving + Send + Sync>;
 /// The system's own name resolution, without restrictions.
 pub fn system_resolver() -> Resolver {
     Arc::new(|host, port| {
-        Box::pin(async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) })
+        Box::pin(async move {
+            match tokio::net::lookup_host((host, port)).await {
+                Ok(addresses) => Ok(addresses.collect()),
+                Err(error) => Err(lack::behind_lookup(error)),
+            }
+        })
     })
 }
 

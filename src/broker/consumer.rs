@@ -19,7 +19,7 @@ use lapin::{
     types::FieldTable,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::{
     connection::{ConnectError, OPERATION_TIMEOUT, deadline},
@@ -48,14 +48,24 @@ pub struct Options {
     pub prefetch: u16,
 }
 
+/// Whether a consumer is there.
+pub enum Presence {
+    /// It is.
+    There,
+    /// Its session is over.
+    Gone,
+    /// It cannot be, though the broker is there; and why.
+    Failing(String),
+}
+
 /// Consumes until `stop`: whenever the home broker is there, opens a channel and hands a session on
 /// it to `work`, which returns when the session is over. `present` hears whether the consumer is
-/// there.
+/// there, and once for each outage that it cannot be.
 pub async fn consume<W, F>(
     home: Arc<Home>,
     options: Options,
     stop: CancellationToken,
-    present: impl Fn(bool),
+    present: impl Fn(Presence),
     mut work: W,
 ) where
     W: FnMut(Session) -> F,
@@ -80,9 +90,9 @@ pub async fn consume<W, F>(
                     }
                     (failures, said) = (0, false);
                     let settler = session.settler();
-                    present(true);
+                    present(Presence::There);
                     work(session).await;
-                    present(false);
+                    present(Presence::Gone);
                     if stop.is_cancelled() {
                         home.keep(settler);
                         return;
@@ -92,10 +102,7 @@ pub async fn consume<W, F>(
                 Err(error) if connection.status().connected() => {
                     // Said once for each outage.
                     if !std::mem::replace(&mut said, true) {
-                        warn!(
-                            queue = options.queue,
-                            "cannot consume: {error}; trying for ever"
-                        );
+                        present(Presence::Failing(error.to_string()));
                     }
                     let repaired = tokio::select! {
                         () = stop.cancelled() => return,

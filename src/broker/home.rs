@@ -40,6 +40,8 @@ const SUBSCRIBER_CONNECTIONS: usize = 2;
 const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
 /// The pause before a connection that could not be closed is closed again.
 const CLOSE_AGAIN: Duration = Duration::from_millis(10);
+/// How often it is said that the broker is still away.
+const STILL_AWAY: Duration = Duration::from_mins(1);
 /// How often a connection is looked at.
 const WATCH: Duration = Duration::from_millis(250);
 
@@ -156,6 +158,7 @@ impl Home {
         let mut ever = false;
         let mut failures = 0;
         let mut said = String::new();
+        let mut said_at = Instant::now();
         loop {
             let attempt = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -176,17 +179,20 @@ impl Home {
                         why = lost(&connection) => {
                             warn!("lost the home broker: {why}; reconnecting for ever");
                             said.clone_from(&why);
+                            said_at = Instant::now();
                             self.link.send_replace(Link::Down(why));
                         }
                     }
                 }
                 Err(error) if error.is_final() && !ever => return Err(error),
                 Err(error) => {
-                    let why = error.to_string();
-                    // Said once for each outage, and again only if it becomes another one.
-                    if failures == 0 && said.is_empty() || error.is_final() && said != why {
+                    let (why, fault) = told(&error);
+                    // Said once for each outage, again if it becomes another one, and now and then.
+                    let other = fault.as_ref().is_some_and(|fault| *fault != said);
+                    if said.is_empty() || other || said_at.elapsed() >= STILL_AWAY {
                         warn!("cannot use the home broker: {why}; trying for ever");
-                        said.clone_from(&why);
+                        said = fault.unwrap_or_else(|| why.clone());
+                        said_at = Instant::now();
                     }
                     self.link.send_replace(Link::Down(why));
                     let pause = BACKOFF[failures.min(BACKOFF.len() - 1)];
@@ -296,6 +302,18 @@ pub async fn close(connection: &Connection) {
     if let Err(error) = deadline("close a connection", OPERATION_TIMEOUT / 5, closed).await {
         tracing::debug!("closing a connection: {error}");
     }
+}
+
+/// Why the broker cannot be used; and what to call that, if somebody has to see to it.
+fn told(error: &TopologyError) -> (String, Option<String>) {
+    let why = error.to_string();
+    if let TopologyError::Connection(connecting) = error
+        && let Some(lack) = connecting.lack()
+    {
+        return (lack.told(why), Some(lack.to_string()));
+    }
+    let fault = error.is_final().then(|| why.clone());
+    (why, fault)
 }
 
 /// Waits until a connection is gone, and says why.

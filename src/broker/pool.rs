@@ -157,7 +157,12 @@ impl Source {
         let mut connection = self.get().await?;
         let status = self.pool.status();
         if status.size < status.max_size {
-            connection = self.get().await?;
+            match self.get().await {
+                Ok(another) => connection = another,
+                // The one that there is serves as well.
+                Err(error) if error.lack().is_some() => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(Leased {
             connection,

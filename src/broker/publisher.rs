@@ -27,6 +27,7 @@ use super::{
     message::Message,
     pool::Source,
 };
+use crate::lack::Shortage;
 
 mod returns;
 mod session;
@@ -79,6 +80,19 @@ pub enum PublishError {
     /// The bridge is stopping.
     #[error("the publisher has stopped")]
     Stopped,
+}
+
+impl PublishError {
+    /// What the bridge itself lacked for a connection, if that is why there was none.
+    pub fn shortage(&self) -> Option<Shortage> {
+        match self {
+            Self::Unavailable(error) => Some(Shortage {
+                lack: error.lack()?,
+                detail: error.to_string(),
+            }),
+            _ => None,
+        }
+    }
 }
 
 /// What became of each message of a publish, in order.

@@ -79,6 +79,7 @@ impl Signals {
                 _ = self.interrupt.recv() => {}
             }
             if stopping {
+                handle.say_rest();
                 // What is in flight is not acknowledged, and so is delivered again.
                 std::process::exit(1);
             }

@@ -16,7 +16,10 @@ use lapin::{
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::guard::{AddressGuard, ResolveError};
+use super::{
+    Undone,
+    guard::{AddressGuard, ResolveError},
+};
 use crate::{
     broker::{
         connection::{ConnectError, DialError, Dialer, Resolver, TlsFiles},
@@ -25,6 +28,7 @@ use crate::{
         publishers::Publishers,
     },
     delivery::{Attempt, Delivery, Failure, Outcome, Reason, addressed},
+    lack::Shortage,
     subscriber::{AmqpTarget, Subscriber, SubscriberId},
 };
 
@@ -53,7 +57,18 @@ impl AmqpSender {
     ) -> Self {
         let resolver: Resolver = Arc::new(move |host, port| {
             let guard = guard.clone();
-            Box::pin(async move { guard.resolve(&host, port).await.map_err(io::Error::other) })
+            Box::pin(async move {
+                guard
+                    .resolve(&host, port)
+                    .await
+                    .map_err(|error| match error {
+                        // As it is, so that what the bridge itself lacks is found in it.
+                        ResolveError::Dns(error) if let Some(code) = error.raw_os_error() => {
+                            io::Error::from_raw_os_error(code)
+                        }
+                        other => io::Error::other(other),
+                    })
+            })
         });
         Self {
             home,
@@ -64,24 +79,29 @@ impl AmqpSender {
         }
     }
 
-    /// Attempts a delivery. `None` if the home broker was lost meanwhile.
+    /// Attempts a delivery.
     pub async fn send(
         &self,
         subscriber: &Subscriber,
         target: &AmqpTarget,
         delivery: &Delivery,
         attempt: Attempt,
-    ) -> Option<Outcome> {
+    ) -> Result<Outcome, Undone> {
         let message =
             match addressed::message(subscriber, target, delivery, attempt, Timestamp::now()) {
                 Ok(message) => message,
-                Err(failure) => return Some(Outcome::Failed(failure)),
+                Err(failure) => return Ok(Outcome::Failed(failure)),
             };
         let declare = addressed::declares(target);
         let Some(broker) = &target.broker else {
             let publisher = self.home.get(&subscriber.id, declare);
             let result = publisher.publish_one(message, subscriber.timeout).await;
-            return addressed::outcome(subscriber, true, &result);
+            if let Err(error) = &result
+                && let Some(shortage) = error.shortage()
+            {
+                return Err(Undone::Wanting(shortage));
+            }
+            return addressed::outcome(subscriber, true, &result).ok_or(Undone::HomeLost);
         };
         let publishers = self.outside(&broker.uri);
         let publisher = publishers.get(&subscriber.id, declare);
@@ -93,11 +113,17 @@ impl AmqpSender {
         if timed_out(&result) && publishers.source().blocked() {
             result = Err(PublishError::Blocked);
         }
+        if let Err(error) = &result
+            && let Some(Shortage { lack, detail }) = error.shortage()
+        {
+            let detail = subscriber.redact(&detail);
+            return Err(Undone::Wanting(Shortage { lack, detail }));
+        }
         if let Err(PublishError::Unavailable(error)) = &result {
             let detail = subscriber.redact(&error.to_string());
-            return Some(Outcome::Failed(Failure::new(unavailable(error), detail)));
+            return Ok(Outcome::Failed(Failure::new(unavailable(error), detail)));
         }
-        addressed::outcome(subscriber, false, &result)
+        addressed::outcome(subscriber, false, &result).ok_or(Undone::HomeLost)
     }
 
     /// The publishers of all subscribers with this broker.

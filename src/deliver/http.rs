@@ -35,6 +35,7 @@ use crate::{
     deliver::guard::AddressGuard,
     delivery::request::webhook_headers,
     delivery::{Attempt, Delivery, Failure, Outcome, Reason},
+    lack::{Lack, Shortage},
     settings::TargetsSettings,
     subscriber::{HttpTarget, Subscriber, address},
 };
@@ -42,6 +43,8 @@ use crate::{
 mod fault;
 #[cfg(test)]
 mod tests;
+
+use fault::Ended;
 
 const USER_AGENT: &str = concat!("hookbridge/", env!("CARGO_PKG_VERSION"));
 /// Idle connections kept for one endpoint; more are closed when their answer has ended.
@@ -121,22 +124,30 @@ impl HttpSender {
         Ok(Self { client, guard })
     }
 
-    /// Attempts `delivery` once, within the subscriber's timeout.
+    /// Attempts `delivery` once, within the subscriber's timeout. An error says what the bridge
+    /// itself lacked for it.
     pub async fn send(
         &self,
         subscriber: &Subscriber,
         target: &HttpTarget,
         delivery: &Delivery,
         attempt: Attempt,
-    ) -> Outcome {
+    ) -> Result<Outcome, Shortage> {
+        // The address may be shown as it is; a short secret could be a part of it.
+        let detail = |detail: &str| {
+            let detail = subscriber.redact(detail);
+            format!("{}: {detail}", address(&target.url))
+        };
         match self.attempt(subscriber, target, delivery, attempt).await {
-            Ok(()) => Outcome::Delivered,
-            Err(failure) => {
-                // The address may be shown as it is; a short secret could be a part of it.
-                let detail = subscriber.redact(&failure.detail);
-                let detail = format!("{}: {detail}", address(&target.url));
-                Outcome::Failed(Failure::new(failure.reason, detail))
-            }
+            Ok(()) => Ok(Outcome::Delivered),
+            Err(Ended::Failed(Failure {
+                reason,
+                detail: why,
+            })) => Ok(Outcome::Failed(Failure::new(reason, detail(&why)))),
+            Err(Ended::Wanting(lack, why)) => Err(Shortage {
+                lack,
+                detail: detail(&why),
+            }),
         }
     }
 
@@ -146,7 +157,7 @@ impl HttpSender {
         target: &HttpTarget,
         delivery: &Delivery,
         attempt: Attempt,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Ended> {
         let limit = Limit::starting_now(subscriber.timeout);
         self.check_literal(&target.url)?;
         let connected = Arc::new(AtomicBool::new(false));
@@ -154,16 +165,41 @@ impl HttpSender {
         let request = request(target, headers, delivery, &connected);
         let response = match timeout_at(limit.deadline, self.client.execute(request)).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(fault::failure(&error, error.is_connect())),
+            Ok(Err(error)) => return Err(self.ended(&error, &target.url).await),
             Err(_) if connected.load(Ordering::Relaxed) => {
-                return Err(limit.exceeded("connected, but no answer"));
+                return Err(limit.exceeded("connected, but no answer").into());
             }
-            Err(_) => return Err(limit.exceeded("no connection")),
+            Err(_) => return Err(limit.exceeded("no connection").into()),
         };
         if response.status().is_success() {
-            accepted(response, &limit).await
+            Ok(accepted(response, &limit).await?)
         } else {
-            Err(refused(response, &limit, subscriber).await)
+            Err(refused(response, &limit, subscriber).await.into())
+        }
+    }
+
+    /// What a request ended with that got no answer.
+    async fn ended(&self, error: &reqwest::Error, url: &Url) -> Ended {
+        let failure = fault::failure(error, error.is_connect());
+        match fault::lack(error) {
+            Some(lack) if error.is_connect() && self.holds_for(lack, url).await => {
+                Ended::Wanting(lack, failure.detail)
+            }
+            Some(_) | None => failure.into(),
+        }
+    }
+
+    /// Whether it is this that kept every address of the target from being connected to. An egress
+    /// proxy is no subscriber's fault in any case.
+    async fn holds_for(&self, lack: Lack, url: &Url) -> bool {
+        let (Lack::Ports, Some(guard)) = (lack, &self.guard) else {
+            return true;
+        };
+        let host = url.host_str().unwrap_or_default();
+        let port = url.port_or_known_default().unwrap_or_default();
+        match guard.resolve(host, port).await {
+            Ok(addresses) => addresses.into_iter().all(|address| lack.holds_for(address)),
+            Err(_) => false,
         }
     }
 

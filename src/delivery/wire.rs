@@ -36,7 +36,7 @@ pub struct Lanes {
 }
 
 /// Why a message in a lane is not a delivery.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Error)]
 #[error("not a delivery: {what} is missing or not valid")]
 pub struct Malformed {
     what: &'static str,

@@ -128,7 +128,7 @@ impl Account {
     /// in flight may have been made twice.
     fn judge_repeats(&mut self, pair: &Pair, terms: &Terms, windows: &[Window]) {
         let moved = of(pair, 1).any(|first| terms.in_flight(first, windows));
-        let mut copies = 1;
+        let mut copies = 1_usize;
         for attempt in [1, 2] {
             let mut times = of(pair, attempt);
             let Some(mut before) = times.next() else {
@@ -139,8 +139,8 @@ impl Account {
                 let in_flight = windows
                     .iter()
                     .any(|window| again.at >= window.from && terms.in_flight(before, &[*window]));
-                let moves = copies * (1 + usize::from(moved));
-                let copied = attempt == 2 && repeats + 1 < moves;
+                let most = copies * (1 + usize::from(moved));
+                let copied = attempt == 2 && repeats + 1 < most;
                 let unseen = pair.who.read_at_the_end() && !windows.is_empty();
                 repeats += 1;
                 if in_flight || copied || unseen {

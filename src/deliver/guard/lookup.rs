@@ -16,6 +16,8 @@ use futures_util::{
     future::{BoxFuture, Shared},
 };
 
+use crate::lack;
+
 /// Where names are looked up.
 #[derive(Clone)]
 pub enum Lookup {
@@ -32,7 +34,10 @@ impl Lookup {
     /// Blocks until the answer is there. The port in it is 0.
     fn ask(&self, host: &str) -> io::Result<Vec<SocketAddr>> {
         match self {
-            Self::System => Ok((host, 0).to_socket_addrs()?.collect()),
+            Self::System => {
+                let addresses = (host, 0).to_socket_addrs().map_err(lack::behind_lookup)?;
+                Ok(addresses.collect())
+            }
             Self::Fixed(answers) => {
                 let addresses = answers(host)?;
                 Ok(addresses

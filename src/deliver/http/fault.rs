@@ -5,7 +5,31 @@ use std::{error::Error, io, iter};
 use crate::{
     deliver::guard::{Forbidden, ResolveError},
     delivery::{Failure, Reason},
+    lack::Lack,
 };
+
+/// How a request ended that the endpoint did not accept.
+pub(super) enum Ended {
+    Failed(Failure),
+    /// It could not be sent for want of this; and how that showed.
+    Wanting(Lack, String),
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// What the bridge itself lacked for the request, if that is what it failed of.
+pub(super) fn lack(error: &(dyn Error + 'static)) -> Option<Lack> {
+    causes(error).find_map(|cause| {
+        if let Some(ResolveError::Dns(error)) = cause.downcast_ref() {
+            return Lack::of(error);
+        }
+        cause.downcast_ref().and_then(Lack::of)
+    })
+}
 
 /// The failure that `error` is, which came before any answer. `connecting`: before the request
 /// was written, too.

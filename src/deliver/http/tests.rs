@@ -95,6 +95,7 @@ async fn send(sender: &HttpSender, url: &str, timeout: Duration) -> Outcome {
     sender
         .send(&subscriber, &target, &delivery(), Attempt::First)
         .await
+        .unwrap()
 }
 
 /// The failure of an attempt, after a look at what it says.

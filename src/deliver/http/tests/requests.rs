@@ -73,7 +73,8 @@ async fn a_header_that_cannot_be_sent_fails_the_attempt_without_its_value() {
     let (sender, subscriber, delivery) = (sender(), subscriber(&[]), delivery());
     let outcome = sender
         .send(&subscriber, &target, &delivery, Attempt::First)
-        .await;
+        .await
+        .unwrap();
     let failure = failed(outcome);
     assert_eq!(failure.reason, Reason::Protocol);
     assert!(failure.detail.contains("the header x-team"));
