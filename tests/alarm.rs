@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::support::{
     client::{Client, Published},
     eventually::{SOON, eventually},
+    faults::Alarm,
     http::{Answer, Receiver},
     line::{KEY, Line, SOURCE, Setup, event, everything, http, webhook_id},
 };
@@ -42,7 +43,7 @@ async fn failures_wait_for_the_end_of_an_alarm_and_are_attempted_exactly_twice()
         line.publish(&number.to_string()).await;
     }
     receiver.wait_for(EVENTS, SOON).await;
-    raise(&node);
+    Alarm::Memory.raise(&node);
     let raised = Instant::now();
     let failed = |attempt: u32| {
         format!(
@@ -58,7 +59,7 @@ async fn failures_wait_for_the_end_of_an_alarm_and_are_attempted_exactly_twice()
     says_alarm(&line).await;
     sleep_until(raised + HOLD).await;
     assert_eq!(receiver.arrivals().len(), EVENTS, "all of them wait");
-    clear(&node);
+    Alarm::Memory.clear(&node);
 
     let dead = line.dead_letters(EVENTS).await;
     let expected: BTreeMap<String, usize> =
@@ -120,7 +121,7 @@ async fn a_queue_on_the_home_broker_gets_each_webhook_once_although_an_alarm_cam
         "the alarm came in between"
     );
     sleep_until(raised + HOLD).await;
-    clear(&node);
+    Alarm::Memory.clear(&node);
 
     let delivered = r#"hookbridge_attempts_total{attempt="1",result="delivered",transport="amqp"}"#;
     line.wait_for_metric(delivered, 200.0).await;
@@ -145,11 +146,11 @@ async fn a_bridge_that_starts_during_an_alarm_waits_for_its_end_and_fails_nothin
             subscribers.push(everything(&format!("{name}-{number}"), &target));
         }
     }
-    raise(&node);
+    Alarm::Memory.raise(&node);
     let line = Line::start_unready(&node.amqp_uri("/"), &setup(), &subscribers).await;
     says_alarm(&line).await;
     sleep_until(Instant::now() + HOLD).await;
-    clear(&node);
+    Alarm::Memory.clear(&node);
 
     let delivered = r#"hookbridge_attempts_total{attempt="1",result="delivered",transport="amqp"}"#;
     line.wait_for_metric(delivered, 180.0).await;
@@ -189,16 +190,6 @@ async fn waiting_events(node: &PrivateNode, count: usize) -> Client {
         assert_eq!(published, Published::Routed);
     }
     client
-}
-
-fn raise(node: &PrivateNode) {
-    let command = ["set_vm_memory_high_watermark", "0.0000001"];
-    node.rabbitmqctl(&command).unwrap();
-}
-
-fn clear(node: &PrivateNode) {
-    let command = ["set_vm_memory_high_watermark", "0.6"];
-    node.rabbitmqctl(&command).unwrap();
 }
 
 /// Waits until the bridge tells of the alarm: as not ready, and as a metric.

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use hookbridge::cli::demo::node::{NodeOptions, PrivateNode};
 use lapin::{BasicProperties, ExchangeKind, options::QueueDeclareOptions, types::FieldTable};
 use serde_json::Value;
 use tokio::{
@@ -17,6 +18,7 @@ use crate::support::{
     broker::{Vhost, node, unique},
     client::{Client, Published},
     eventually::{SOON, eventually},
+    faults::{self, Alarm},
     http::{Answer, Receiver},
     management,
     proxy::Proxy,
@@ -252,6 +254,37 @@ async fn amqp_passes_a_proxy() {
     proxy.cut();
     let gone = async || (!client.connection.status().connected()).then_some(());
     eventually("the connection is lost", SOON, gone).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_node_is_suspended_emptied_and_alarmed_and_recovers() {
+    let node = PrivateNode::start(&NodeOptions::default()).unwrap();
+    let client = Client::connect(&node.amqp_uri("/")).await;
+    client.declare_quorum("work").await;
+    for alarm in [Alarm::Memory, Alarm::Disk] {
+        alarm.raise(&node);
+        let publish = client.publish("", "work", b"late");
+        let mut publish = std::pin::pin!(publish);
+        let blocked = timeout(Duration::from_secs(1), publish.as_mut()).await;
+        assert!(blocked.is_err(), "{alarm:?} holds a publisher up");
+        alarm.clear(&node);
+        assert_eq!(publish.await, Published::Routed, "{alarm:?} is over");
+    }
+
+    faults::pause(&node);
+    let asked = timeout(Duration::from_secs(1), client.depth("work")).await;
+    assert!(asked.is_err(), "a suspended node says nothing");
+    faults::resume(&node);
+    client.wait_for_depth("work", 2, SOON).await;
+
+    let pid = node.pid().unwrap();
+    faults::stop_app(&node);
+    let refused = TcpStream::connect(("127.0.0.1", node.amqp_port())).await;
+    assert!(refused.is_err());
+    faults::start_app(&node);
+    assert_eq!(node.pid().unwrap(), pid, "the process stayed");
+    let client = Client::connect(&node.amqp_uri("/")).await;
+    client.wait_for_depth("work", 2, SOON).await;
 }
 
 #[tokio::test]

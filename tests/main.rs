@@ -13,6 +13,7 @@ mod support;
 
 mod alarm;
 mod audience;
+mod cluster;
 mod commands;
 mod deleted_exchange;
 mod demo;

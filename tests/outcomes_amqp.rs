@@ -18,6 +18,7 @@ use crate::support::{
     broker::{Vhost, node, unique},
     client::{Client, Message},
     eventually::SOON,
+    faults::Alarm,
     line::{Line, Setup, WEBHOOK, assert_dead_letter, everything, of, subscriber, webhook_id},
     management,
 };
@@ -300,11 +301,7 @@ async fn tls_needs_an_authority_that_is_trusted_and_an_alarm_of_theirs_is_blocke
 
     let only = [subscribers[0].clone()];
     line.reload(&only, 1).await;
-    let set = |share: &str| {
-        let command = ["set_vm_memory_high_watermark", share];
-        private.rabbitmqctl(&command).unwrap();
-    };
-    set("0.0000001");
+    Alarm::Memory.raise(&private);
     line.publish("alarm").await;
     let dead = line.dead_letters(1).await;
     assert_dead_letter(&dead[0], "alarm", "trusted", 2);
@@ -316,7 +313,7 @@ async fn tls_needs_an_authority_that_is_trusted_and_an_alarm_of_theirs_is_blocke
             "{detail:?}"
         );
     }
-    set("0.6");
+    Alarm::Memory.clear(&private);
     line.publish("after").await;
     let expected = webhook_id("/order-hub", "after", "trusted");
     loop {

@@ -80,6 +80,7 @@ async fn a_node_has_the_definitions_and_plugins_that_it_was_started_with() {
         plugins: vec![Plugin::Management, Plugin::Shovel, Plugin::Prometheus],
         definitions: Some(definitions.to_owned()),
         config: vec!["channel_max = 7".to_owned()],
+        ..NodeOptions::default()
     })
     .unwrap();
     let client = Client::connect(&node.amqp_uri("shop")).await;

@@ -4,7 +4,9 @@
 pub mod bridge;
 pub mod broker;
 pub mod client;
+pub mod cluster;
 pub mod eventually;
+pub mod faults;
 pub mod http;
 pub mod line;
 pub mod management;

@@ -298,7 +298,7 @@ fn start(password: &str, management: bool) -> anyhow::Result<PrivateNode> {
             .into_iter()
             .collect(),
         definitions: Some(definitions.to_string()),
-        config: Vec::new(),
+        ..NodeOptions::default()
     };
     PrivateNode::start(&options).map_err(|error| match error {
         NodeError::NotInstalled(_) => {

@@ -48,6 +48,13 @@ pub struct NodeOptions {
     pub definitions: Option<String>,
     /// Further lines of `rabbitmq.conf`.
     pub config: Vec<String>,
+    /// Its Erlang name, `<word>@localhost`; without it, one that no other node has.
+    pub name: Option<String>,
+    /// Its Erlang cookie, which the nodes of a cluster share; without it, one that nobody knows.
+    pub cookie: Option<String>,
+    /// The port of an epmd that runs already, as [`PrivateNode::epmd_port`] tells it: nodes find
+    /// each other through the one that they share. Without it, the node gets one of its own.
+    pub epmd_port: Option<u16>,
 }
 
 /// A plugin that a private node can run.
@@ -99,10 +106,16 @@ impl PrivateNode {
     fn try_start(options: &NodeOptions) -> Result<Self, NodeError> {
         let programs = Programs::find()?;
         let files = Files::create(options)?;
-        let supervisor = Supervisor::spawn(&programs, &files.folder, &files.environment())
-            .inspect_err(|_| {
-                let _ = fs::remove_dir_all(&files.folder);
-            })?;
+        let epmd = options.epmd_port.is_none().then_some(&*programs.epmd);
+        let supervisor = Supervisor::spawn(
+            &programs.server(),
+            epmd,
+            &files.folder,
+            &files.environment(),
+        )
+        .inspect_err(|_| {
+            let _ = fs::remove_dir_all(&files.folder);
+        })?;
         let node = Self {
             files,
             programs,
@@ -141,6 +154,12 @@ impl PrivateNode {
     /// The root of the prometheus plugin's listener, if the plugin is enabled.
     pub fn prometheus_url(&self) -> Option<String> {
         self.url(Plugin::Prometheus, self.files.ports.prometheus)
+    }
+
+    /// The port of the epmd that knows the node. One of the node's own runs for as long as this
+    /// value lives, however often the node is killed.
+    pub fn epmd_port(&self) -> u16 {
+        self.files.ports.epmd
     }
 
     /// The Erlang name of the node.

@@ -20,7 +20,7 @@ use super::{NodeError, NodeOptions, Plugin};
 pub(super) struct Files {
     /// Everything of the node's; removed by its supervisor.
     pub(super) folder: PathBuf,
-    /// The Erlang name, unique on this machine.
+    /// The Erlang name, unique in its epmd.
     pub(super) name: String,
     /// The ports that it listens on.
     pub(super) ports: Ports,
@@ -41,10 +41,14 @@ impl Files {
     pub(super) fn create(options: &NodeOptions) -> Result<Self, NodeError> {
         let random = Uuid::new_v4().simple().to_string();
         let id = format!("{}-{}", process::id(), &random[..8]);
+        let mut ports =
+            Ports::free().map_err(|error| NodeError::io("looking for free ports", error))?;
+        ports.epmd = options.epmd_port.unwrap_or(ports.epmd);
+        let own_name = || format!("hb{id}@localhost");
         let files = Self {
             folder: env::temp_dir().join(format!("hookbridge-node-{id}")),
-            name: format!("hb{id}@localhost"),
-            ports: Ports::free().map_err(|error| NodeError::io("looking for free ports", error))?,
+            name: options.name.clone().unwrap_or_else(own_name),
+            ports,
         };
         files.write(options).map_err(|error| {
             // Nobody else removes it before there is a supervisor.
@@ -122,13 +126,15 @@ impl Files {
         if let Some(definitions) = &options.definitions {
             write("definitions.json", &with_guest(definitions)?)?;
         }
+        let own_cookie = || Uuid::new_v4().simple().to_string();
+        let cookie = options.cookie.clone().unwrap_or_else(own_cookie);
         // Erlang refuses a cookie that others can read.
         fs::OpenOptions::new()
             .create_new(true)
             .write(true)
             .mode(0o400)
             .open(self.folder.join(".erlang.cookie"))?
-            .write_all(Uuid::new_v4().simple().to_string().as_bytes())
+            .write_all(cookie.as_bytes())
     }
 
     fn configuration(&self, options: &NodeOptions) -> String {

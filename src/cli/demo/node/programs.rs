@@ -64,7 +64,9 @@ impl Programs {
 
 /// The folder where RabbitMQ's own scripts really lie, seen from one that offers
 /// `rabbitmq-server`. Debian's `/usr/sbin` offers a wrapper that insists on the users `root` and
-/// `rabbitmq` and then on its own folders; that one is passed over.
+/// `rabbitmq` and then on its own folders; that one is passed over, since RabbitMQ's own scripts
+/// have `rabbitmq-env` beside them and it has not. `tests/support/rabbitmq-from` makes a folder that
+/// is taken here, too: what is in it runs the scripts themselves, elsewhere.
 fn scripts_folder(folder: &Path) -> Option<PathBuf> {
     let server = folder.join("rabbitmq-server").canonicalize().ok()?;
     let scripts = server.parent()?;

@@ -4,6 +4,8 @@
 #
 #   sh -c <this text> supervise FOLDER EPMD RABBITMQ_SERVER
 #
+# Without EPMD, the one at the environment's port is somebody else's and stays.
+#
 # One request a line (start, status, kill, "stop TENTHS"), one answer a line: "up PID", "down" or
 # "failed WHY". End of input is the order to leave.
 
@@ -51,6 +53,7 @@ ulimit -S -n "$hard"
 
 # Started here and not by the node, so that its id is known; a node that finds one uses it.
 start_epmd() {
+    [ -n "$epmd_program" ] || return 0
     alive "$epmd" && return 0
     "$epmd_program" -address 127.0.0.1 -port "$ERL_EPMD_PORT" </dev/null >>"$folder/console.log" 2>&1 &
     epmd=$!

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{NodeError, programs::Programs};
+use super::NodeError;
 
 const SCRIPT: &str = include_str!("supervise.sh");
 
@@ -36,9 +36,11 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Starts the shell with nothing but `environment`; no node runs yet.
+    /// Starts the shell with nothing but `environment`; no node runs yet. Without `epmd` it starts
+    /// none, and the node uses the one that the environment names.
     pub(super) fn spawn(
-        programs: &Programs,
+        server: &Path,
+        epmd: Option<&Path>,
         folder: &Path,
         environment: &[(&'static str, String)],
     ) -> Result<Self, NodeError> {
@@ -50,7 +52,7 @@ impl Supervisor {
             pair.map_err(|error| NodeError::io("opening a line to the node's supervisor", error))?;
         let shell = Command::new("sh")
             .args(["-c", SCRIPT, "supervise"])
-            .args([folder, &programs.epmd, &programs.server()])
+            .args([folder, epmd.unwrap_or(Path::new("")), server])
             .env_clear()
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::from(OwnedFd::from(input)))
