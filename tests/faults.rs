@@ -16,4 +16,7 @@ mod report;
 mod stage;
 
 mod bridge_killed;
+mod clock;
 mod home_broker;
+mod network;
+mod resources;
