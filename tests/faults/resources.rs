@@ -1,6 +1,6 @@
-//! File descriptors run out.
+//! File descriptors run out: of the home broker, and of the bridge, which waits for them.
 
-use std::{process::Command, time::Duration};
+use std::{collections::BTreeSet, fs, process::Command, time::Duration};
 
 use super::stage::{Options, Stage};
 
@@ -25,6 +25,15 @@ impl Descriptors {
             pid,
             before: shown.trim().parse().unwrap(),
         }
+    }
+
+    /// Leaves no more than it has; what it closes, it can open again.
+    fn take(&self) {
+        let folder = fs::read_dir(format!("/proc/{}/fd", self.pid)).unwrap();
+        let number = |entry: fs::DirEntry| entry.file_name().to_string_lossy().parse().unwrap();
+        let open: BTreeSet<u64> = folder.map_while(Result::ok).map(number).collect();
+        // A new one gets the lowest free number, which must be below the limit.
+        self.limit((0..).find(|number| !open.contains(number)).unwrap());
     }
 
     fn limit(&self, limit: u64) {
@@ -54,6 +63,47 @@ async fn a_broker_without_descriptors_loses_nothing() {
     for _ in 0..3 {
         stage.carry_on(LEAST, MOST).await;
         let what = "the home broker has no descriptor for a connection";
+        let mut fault = stage.fault(what, Some(NOTICE));
+        descriptors.limit(NONE);
+        stage.ground.home_line.cut();
+        stage.carry_on(AWAY, AWAY + MOST).await;
+        fault.clearing();
+        descriptors.give_back();
+        fault.cleared();
+        stage.recovered(fault, &[&bridge]).await;
+    }
+    stage.finish(vec![bridge]).await.must_hold();
+}
+
+/// Connections that there are go on; no attempt that needs a new one fails for want of it.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a minute: make faults"]
+async fn a_bridge_without_descriptors_waits_for_them() {
+    let (stage, bridge) = Stage::ready(Options::new("descriptors")).await;
+    let descriptors = Descriptors::of(bridge.program.pid());
+    for _ in 0..3 {
+        stage.carry_on(LEAST, MOST).await;
+        let fault = stage.fault("the bridge has no descriptor left", None);
+        let mut fault = fault.that_repeats_nothing();
+        descriptors.take();
+        stage.carry_on(AWAY, AWAY + MOST).await;
+        fault.clearing();
+        descriptors.give_back();
+        fault.cleared();
+        stage.recovered(fault, &[&bridge]).await;
+    }
+    stage.finish(vec![bridge]).await.must_hold();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a minute: make faults"]
+async fn a_bridge_without_descriptors_for_its_home_broker_waits_for_them() {
+    let options = Options::new("descriptors-disconnected");
+    let (stage, bridge) = Stage::ready(options).await;
+    let descriptors = Descriptors::of(bridge.program.pid());
+    for _ in 0..3 {
+        stage.carry_on(LEAST, MOST).await;
+        let what = "the bridge has no descriptor for the home broker";
         let mut fault = stage.fault(what, Some(NOTICE));
         descriptors.limit(NONE);
         stage.ground.home_line.cut();
