@@ -1,7 +1,7 @@
 # The commands that people and CI use. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults soak bench lint audit missing
+.PHONY: help demo test faults soak bench lint audit missing missing-for-faults
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,7 +16,7 @@ test: missing ## run every test, on a private RabbitMQ
 	cargo test --workspace --locked
 
 # One after the other: a fault is judged by time, too. FAULTS_SEED repeats a run.
-faults: missing ## break everything that can break, and account for every delivery (half an hour)
+faults: missing-for-faults ## break everything that can break, and account for every delivery (half an hour)
 	cargo test --locked --test integration faults:: -- \
 		--ignored --skip a_long_time --test-threads 1 --nocapture
 
@@ -41,3 +41,6 @@ audit: ## check licences, banned crates and sources of the dependencies
 
 missing:
 	@deploy/install-missing
+
+missing-for-faults:
+	@deploy/install-missing libfaketime

@@ -254,7 +254,7 @@ impl Deliver {
         self.notices.settled(delivery, attempt, &settlement);
         match settlement {
             Settlement::Done => {
-                let latency = now.duration_since(delivery.received_at).unsigned_abs();
+                let latency = delivery.age(now);
                 self.metrics.delivered(delivery.kind, transport, latency);
                 settler.ack(tag).await;
             }

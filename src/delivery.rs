@@ -1,7 +1,7 @@
 //! One delivery: a webhook addressed to one subscriber, the unit that is attempted, retried,
 //! dead-lettered and replayed. Pure: no I/O, no runtime.
 
-use std::{fmt, sync::LazyLock};
+use std::{fmt, sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -36,6 +36,13 @@ pub struct Delivery {
     pub case: Option<String>,
     /// W3C trace context, if the event carried one.
     pub traceparent: Option<String>,
+}
+
+impl Delivery {
+    /// How long ago the domain event reached the bridge; nothing if the clock was set back since.
+    pub fn age(&self, now: Timestamp) -> Duration {
+        Duration::try_from(now.duration_since(self.received_at)).unwrap_or_default()
+    }
 }
 
 /// The id of the webhook made from the event (`source`, `id`) for `subscriber`: UUIDv5, so that a
@@ -225,4 +232,18 @@ fn one_line(text: &str) -> String {
         line.push(c);
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Timestamp, request::tests::delivery};
+    use std::time::Duration;
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_a_delivery_new_and_not_old() {
+        let delivery = delivery();
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        assert_eq!(delivery.age(at(3)), Duration::from_secs(3));
+        assert_eq!(delivery.age(at(-3_600)), Duration::ZERO);
+    }
 }

@@ -273,7 +273,7 @@ impl Intake {
         self.notices.settled(&delivery, Attempt::First, &settlement);
         match settlement {
             Settlement::Done => {
-                let latency = now.duration_since(delivery.received_at).unsigned_abs();
+                let latency = delivery.age(now);
                 self.metrics.delivered(delivery.kind, transport, latency);
                 None
             }

@@ -5,16 +5,18 @@
 //! the whole suite is what is ignored there: `make faults`. `FAULTS_SEED` repeats a run.
 
 mod account;
+mod bridge_killed;
 mod cast;
 mod chance;
+mod clock;
 mod collector;
 mod ground;
+mod home_broker;
 mod ledger;
 mod load;
+mod network;
 mod process;
-mod report;
-mod stage;
-
-mod bridge_killed;
-mod home_broker;
 mod random;
+mod report;
+mod resources;
+mod stage;

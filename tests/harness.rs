@@ -21,7 +21,7 @@ use crate::support::{
     faults::{self, Alarm},
     http::{Answer, Receiver},
     management,
-    proxy::Proxy,
+    proxy::{Proxy, Slow, Way},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -241,7 +241,53 @@ async fn a_proxied_line_can_be_cut_frozen_and_taken_down() {
     far.write_all(b"c").await.unwrap();
     near.read_exact(&mut byte).await.unwrap();
     assert_eq!(byte, *b"c");
-    assert!(proxy.accepted() >= 4);
+
+    proxy.silence(Way::Back);
+    near.write_all(b"d").await.unwrap();
+    timeout(SOON, far.read_exact(&mut byte))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(byte, *b"d", "the other direction goes on");
+    far.write_all(b"e").await.unwrap();
+    let silence = timeout(Duration::from_millis(200), near.read_exact(&mut byte)).await;
+    assert!(silence.is_err(), "nothing passes against the silence");
+    proxy.forward().await;
+    timeout(SOON, near.read_exact(&mut byte))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(byte, *b"e");
+
+    let [latency, bandwidth] = [Duration::from_millis(300), Duration::from_millis(500)];
+    proxy.slow(Slow {
+        latency: [latency, Duration::ZERO],
+        bandwidth: Some(20_000),
+    });
+    let began = Instant::now();
+    near.write_all(&[0; 10_000]).await.unwrap();
+    let mut all = [1; 10_000];
+    timeout(SOON, far.read_exact(&mut all))
+        .await
+        .unwrap()
+        .unwrap();
+    let took = began.elapsed();
+    assert!(took >= latency + bandwidth, "{took:?}");
+    proxy.forward().await;
+
+    proxy.halve();
+    assert!(matches!(
+        timeout(SOON, far.read(&mut byte)).await.unwrap(),
+        Ok(0) | Err(_)
+    ));
+    near.write_all(b"f").await.unwrap();
+    let silence = timeout(Duration::from_millis(200), near.read(&mut byte)).await;
+    assert!(silence.is_err(), "the near end learns nothing");
+    let (mut near, mut far) = pair().await;
+    near.write_all(b"g").await.unwrap();
+    far.read_exact(&mut byte).await.unwrap();
+    assert_eq!(byte, *b"g");
+    assert!(proxy.accepted() >= 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

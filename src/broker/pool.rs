@@ -68,7 +68,7 @@ impl managed::Manager for Manager {
 pub struct Source {
     pool: Pool<Manager>,
     leases: Arc<()>,
-    waits_while_blocked: bool,
+    is_home: bool,
 }
 
 impl std::fmt::Debug for Source {
@@ -133,7 +133,7 @@ impl Source {
         Self::new(Maker::Dialer(dialer), connections, false)
     }
 
-    fn new(maker: Maker, connections: usize, waits_while_blocked: bool) -> Self {
+    fn new(maker: Maker, connections: usize, is_home: bool) -> Self {
         let manager = Manager {
             maker,
             made: Mutex::default(),
@@ -147,7 +147,7 @@ impl Source {
         Self {
             pool,
             leases: Arc::new(()),
-            waits_while_blocked,
+            is_home,
         }
     }
 
@@ -183,9 +183,10 @@ impl Source {
             })
     }
 
-    /// Whether a blocked connection is waited for rather than failed.
-    pub fn waits_while_blocked(&self) -> bool {
-        self.waits_while_blocked
+    /// Whether this is the home broker, which is waited for while it blocks or says nothing: that is
+    /// no subscriber's failure.
+    pub fn is_home(&self) -> bool {
+        self.is_home
     }
 
     /// Whether the broker blocks any of these connections.

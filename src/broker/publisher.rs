@@ -29,6 +29,7 @@ use super::{
 };
 use crate::lack::Shortage;
 
+mod pulse;
 mod returns;
 mod session;
 
@@ -146,7 +147,8 @@ impl Publisher {
     }
 
     /// Publishes messages and waits until each is confirmed or failed. `timeout` is how long a
-    /// message may be without a confirm while the broker takes messages at all.
+    /// message may be without a confirm while the broker takes messages at all; on the home broker,
+    /// while the broker answers at all.
     pub async fn publish(&self, messages: Vec<Message>, timeout: Duration) -> PublishResults {
         let count = messages.len();
         if count == 0 {
@@ -242,21 +244,28 @@ impl Task {
                 Some(_) => Some(connection.create_channel().await?),
                 None => None,
             };
-            Ok::<_, lapin::Error>((declaring, connection.create_channel().await?))
-        };
-        let patient = self.source.waits_while_blocked().then_some(&status);
-        let (declaring, channel) = in_time(patient, opening).await?;
-        // Others may use the connection while the queue takes its time.
-        let lease = connection.lease();
-        in_time(patient, async {
-            if let (Some(declaring), Some(queue)) = (declaring, &self.declare) {
-                declare_queue(&declaring, queue).await?;
-            }
+            let channel = connection.create_channel().await?;
             channel
                 .confirm_select(ConfirmSelectOptions::default())
-                .await
-        })
-        .await?;
+                .await?;
+            Ok::<_, lapin::Error>((declaring, channel))
+        };
+        let home = self.source.is_home();
+        let patient = home.then_some(&status);
+        let opened = in_time(patient, opening).await;
+        let (declaring, channel) = opened.map_err(|error| match error {
+            // A subscriber's queue has no part in this.
+            PublishError::Timeout(limit) if home => {
+                let limit = humantime::format_duration(limit);
+                PublishError::Lost(format!("no channel within {limit}"))
+            }
+            error => error,
+        })?;
+        // Others may use the connection while the queue takes its time.
+        let lease = connection.lease();
+        if let (Some(declaring), Some(queue)) = (declaring, &self.declare) {
+            in_time(patient, declare_queue(&declaring, queue)).await?;
+        }
         let unwritten = Arc::new(AtomicUsize::new(0));
         Ok(Opened {
             channel,

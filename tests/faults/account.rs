@@ -13,6 +13,8 @@ pub struct Window {
     pub from: Instant,
     /// When the bridge worked again.
     pub to: Instant,
+    /// Whether anything was interrupted; otherwise things were only late.
+    pub interrupts: bool,
 }
 
 /// What the run was made with.
@@ -26,11 +28,18 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// Whether an attempt that arrived then may have been unsettled in one of these windows.
+    /// Whether an attempt may have been unsettled while something was interrupted.
     fn in_flight(&self, arrival: &Arrival, windows: &[Window]) -> bool {
-        windows.iter().any(|window| {
-            arrival.at <= window.to && arrival.at + self.timeout + UNSETTLED >= window.from
-        })
+        windows
+            .iter()
+            .any(|window| self.unsettled(arrival.at, arrival, window))
+    }
+
+    /// The same for one window, of an attempt that was on its way from `begun` on.
+    fn unsettled(&self, begun: Instant, arrival: &Arrival, window: &Window) -> bool {
+        window.interrupts
+            && begun <= window.to
+            && arrival.at + self.timeout + UNSETTLED >= window.from
     }
 }
 
@@ -80,12 +89,13 @@ impl Account {
             ..Self::default()
         };
         for pair in book.owed() {
-            account.add(pair, terms, windows);
+            let sent = book.events[pair.event].sent;
+            account.add(pair, sent, terms, windows);
         }
         account
     }
 
-    fn add(&mut self, pair: &Pair, terms: &Terms, windows: &[Window]) {
+    fn add(&mut self, pair: &Pair, sent: Instant, terms: &Terms, windows: &[Window]) {
         self.pairs += 1;
         self.delivered += usize::from(pair.delivered);
         self.dead += usize::from(!pair.dead.is_empty());
@@ -96,7 +106,7 @@ impl Account {
             self.blame(pair, "is nowhere");
         }
         self.judge_fate(pair, terms, windows);
-        self.judge_repeats(pair, terms, windows);
+        self.judge_repeats(pair, sent, terms, windows);
         self.judge_delay(pair, terms, windows);
     }
 
@@ -124,10 +134,12 @@ impl Account {
 
     /// Whether what came more than once was in flight when something was interrupted. An event whose
     /// intake is repeated makes a second copy of a delivery, which has two attempts of its own: so
-    /// there may be as many second attempts as there were first ones. And a move to `retry` that was
-    /// in flight may have been made twice.
-    fn judge_repeats(&mut self, pair: &Pair, terms: &Terms, windows: &[Window]) {
+    /// there may be as many second attempts as there were first ones; and both copies may wait in
+    /// their lane until after the interruption. And a move to `retry` that was in flight may have
+    /// been made twice.
+    fn judge_repeats(&mut self, pair: &Pair, sent: Instant, terms: &Terms, windows: &[Window]) {
         let moved = of(pair, 1).any(|first| terms.in_flight(first, windows));
+        let interrupted = windows.iter().any(|window| window.interrupts);
         let mut copies = 1_usize;
         for attempt in [1, 2] {
             let mut times = of(pair, attempt);
@@ -136,18 +148,22 @@ impl Account {
             };
             let mut repeats = 0;
             for again in times {
-                let in_flight = windows
-                    .iter()
-                    .any(|window| again.at >= window.from && terms.in_flight(before, &[*window]));
+                let in_flight = windows.iter().any(|window| {
+                    let begun = if attempt == 1 { sent } else { before.at };
+                    again.at >= window.from && terms.unsettled(begun, before, window)
+                });
                 let most = copies * (1 + usize::from(moved));
-                let copied = attempt == 2 && repeats + 1 < most;
-                let unseen = pair.who.read_at_the_end() && !windows.is_empty();
+                let forked = attempt == 2 && repeats + 1 < most;
+                let unseen = pair.who.read_at_the_end() && interrupted;
                 repeats += 1;
-                if in_flight || copied || unseen {
+                if in_flight || forked || unseen {
                     self.repeats += 1;
                 } else {
                     self.unexplained += 1;
-                    self.blame(pair, "came again without a reason");
+                    let since = |window: &Window| again.at.checked_duration_since(window.to);
+                    let since = windows.iter().filter_map(since).min();
+                    let what = format!("came again without a reason, {since:?} after the last");
+                    self.blame(pair, &what);
                 }
                 before = again;
             }
@@ -168,8 +184,13 @@ impl Account {
         else {
             return;
         };
-        let waited = second.at.duration_since(first.at);
-        if waited + ROUNDING < terms.retry_delay {
+        let waited = second.at.saturating_duration_since(first.at);
+        // The line to a subscriber that is hurt may hold an attempt back that has failed long since.
+        let held_back = terms.hurt.contains(&pair.who)
+            && windows
+                .iter()
+                .any(|window| window.from <= first.at && first.at <= window.to);
+        if waited + ROUNDING < terms.retry_delay && !held_back {
             self.early += 1;
             self.blame(pair, &format!("retried after {waited:?}"));
         }
@@ -282,14 +303,36 @@ mod tests {
         let too_late = Window {
             from: later,
             to: later,
+            interrupts: true,
         };
         assert_eq!(account(&ledger, &[too_late]).unexplained, 1);
         let meanwhile = Window {
             from: now,
             to: later,
+            interrupts: true,
         };
         let explained = account(&ledger, &[meanwhile]);
         assert_eq!((explained.unexplained, explained.repeats), (0, 1));
+        let only_late = Window {
+            interrupts: false,
+            ..meanwhile
+        };
+        assert_eq!(account(&ledger, &[only_late]).unexplained, 1);
+    }
+
+    #[test]
+    fn a_copy_may_wait_in_its_lane_until_after_the_interruption_that_made_it() {
+        let (ledger, _) = book();
+        ledger.arrived(&id(Who::HttpWell), 1, true);
+        let sent = ledger.book().events[1].sent;
+        let until = |to| Window {
+            from: to,
+            to,
+            interrupts: true,
+        };
+        assert_eq!(account(&ledger, &[until(sent)]).unexplained, 0);
+        let before = sent - Duration::from_millis(1);
+        assert_eq!(account(&ledger, &[until(before)]).unexplained, 1);
     }
 
     #[test]
@@ -304,7 +347,11 @@ mod tests {
         for (attempt, at) in [(1, now), (1, now), (2, later), (2, later)] {
             push(attempt, at);
         }
-        let window = Window { from: now, to: now };
+        let window = Window {
+            from: now,
+            to: now,
+            interrupts: true,
+        };
         let two = account(&ledger, &[window]);
         assert_eq!((two.repeats, two.unexplained), (2, 0));
         // Each of the two may have been moved twice.
@@ -343,8 +390,27 @@ mod tests {
         let window = Window {
             from: now,
             to: late,
+            interrupts: true,
         };
         assert_eq!(account(&ledger, &[window]).late, 0);
+    }
+
+    #[test]
+    fn a_retry_may_overtake_only_what_the_line_of_a_subscriber_that_is_hurt_holds_back() {
+        let (ledger, now) = book();
+        for attempt in [1, 2] {
+            ledger.arrived(&id(Who::HttpMoody), attempt, true);
+        }
+        let window = |from| Window {
+            from,
+            to: from + Duration::from_mins(1),
+            interrupts: false,
+        };
+        let early = |window| account(&ledger, &[window]).early;
+        assert_eq!(early(window(now + Duration::from_mins(1))), 1);
+        assert_eq!(early(window(now)), 0);
+        let nobody_hurt = Account::of(&ledger.book(), &TERMS, &[window(now)]);
+        assert_eq!(nobody_hurt.early, 1);
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub const RECOVERY: Duration = Duration::from_secs(10);
 const RECOVERY_PATIENCE: Duration = Duration::from_mins(1);
 /// How long everything that is on its way at the end may take.
 const SETTLE: Duration = Duration::from_mins(2);
+/// How long an event may take to one whom the fault does not concern.
+const UNDISTURBED: Duration = Duration::from_secs(2);
 /// `delivery.shutdown_timeout` of the runs.
 pub const SHUTDOWN: Duration = Duration::from_secs(10);
 /// The queues in which a delivery has come to its end.
@@ -79,9 +81,18 @@ pub struct Fault {
     unready: Option<Duration>,
     clearing: Option<Instant>,
     cleared: Option<Instant>,
+    /// Whether what is in flight may be repeated.
+    interrupts: bool,
 }
 
 impl Fault {
+    /// Nothing of the bridge and of its home broker is interrupted by it, so nothing may be repeated,
+    /// and `/readyz` must not say no.
+    pub fn that_repeats_nothing(mut self) -> Self {
+        self.interrupts = false;
+        self
+    }
+
     /// Says that it is being undone: from now on the bridge may be ready again.
     pub fn clearing(&mut self) {
         self.clearing = Some(Instant::now());
@@ -160,14 +171,20 @@ impl Stage {
     /// runs are about.
     pub async fn ready(options: Options) -> (Self, Process) {
         let stage = Self::new(options).await;
-        let bridge = stage.start_bridge().await;
-        block_in_place(|| {
-            stage.ground.home.sync().unwrap();
-            stage.ground.away.sync().unwrap();
-        });
-        stage.start_load();
-        stage.flows(Instant::now(), &Who::WELL).await;
+        let bridge = stage.begin().await;
         (stage, bridge)
+    }
+
+    /// The same on a stage that is there.
+    pub async fn begin(&self) -> Process {
+        let bridge = self.start_bridge().await;
+        block_in_place(|| {
+            self.ground.home.sync().unwrap();
+            self.ground.away.sync().unwrap();
+        });
+        self.start_load();
+        self.flows(Instant::now(), &Who::WELL).await;
+        bridge
     }
 
     /// Publishes from now on.
@@ -199,6 +216,7 @@ impl Stage {
             unready,
             clearing: None,
             cleared: None,
+            interrupts: true,
         }
     }
 
@@ -230,6 +248,7 @@ impl Stage {
         self.windows.borrow_mut().push(Window {
             from: fault.from,
             to: Instant::now(),
+            interrupts: fault.interrupts,
         });
         self.recoveries.borrow_mut().push(Recovery {
             what: fault.what,
@@ -239,8 +258,18 @@ impl Stage {
         took
     }
 
+    /// Sees that what is published now reaches these as if nothing were wrong.
+    pub async fn undisturbed(&self, whom: &[Who]) {
+        let since = Instant::now();
+        self.flows(since, whom).await;
+        let took = since.elapsed();
+        if took > UNDISTURBED {
+            self.wrong(format!("{whom:?} had to wait {took:?}"));
+        }
+    }
+
     /// Waits until an event published after `since` has reached each of these.
-    async fn flows(&self, since: Instant, to: &[Who]) {
+    pub async fn flows(&self, since: Instant, to: &[Who]) {
         let flows = async || self.ledger.waiting(to, since).is_empty().then_some(());
         let until = Instant::now() + RECOVERY_PATIENCE;
         while Instant::now() < until {
@@ -255,8 +284,14 @@ impl Stage {
         ));
     }
 
-    /// Whether `/readyz` said no while the fault was on.
+    /// Whether `/readyz` said no while the fault was on, or yes while nothing was interrupted.
     fn judge_truth(&self, fault: &Fault, samples: &[Sample]) {
+        let away = |sample: &&Sample| sample.status == 503 && sample.asked >= fault.from;
+        if !fault.interrupts
+            && let Some(sample) = samples.iter().find(away)
+        {
+            self.wrong(format!("{}: /readyz said no: {}", fault.what, sample.words));
+        }
         let (Some(grace), Some(clearing)) = (fault.unready, fault.clearing) else {
             return;
         };
@@ -397,6 +432,7 @@ impl Stage {
             recoveries: self.recoveries.take(),
             log: log(self.remains.take()),
             wrong,
+            delays_promised: true,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! A TCP line that can be cut, frozen and taken down, for the tests of what happens then.
+//! A TCP line that can be cut, frozen, slowed, halved and taken down, for the tests of what happens
+//! then.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -13,25 +14,57 @@ use hookbridge::cli::demo::node::free_listener;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinSet,
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::eventually::eventually;
+
+/// How many reads one direction of one connection may hold back.
+const ROOM: usize = 32;
+
+/// One of the two directions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From who connects.
+    There,
+    /// To who connects.
+    Back,
+}
 
 /// What the line does now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Forward,
     Freeze,
+    Silence(Way),
     Refuse,
 }
 
-/// The order to all connections. Those that were made before the last cut close.
+impl Mode {
+    fn holds(self, way: Way) -> bool {
+        self == Self::Freeze || self == Self::Silence(way)
+    }
+}
+
+/// How slow a line is, in each direction of each connection.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Slow {
+    /// What comes arrives this much later, there and back.
+    pub latency: [Duration; 2],
+    /// Bytes a second.
+    pub bandwidth: Option<u32>,
+}
+
+/// The order to all connections. Those that were made before the last cut close, and those that were
+/// made before the last halving lose their other half.
 #[derive(Debug, Clone, Copy)]
 struct Order {
     mode: Mode,
+    slow: Slow,
     cuts: u64,
+    halvings: u64,
 }
 
 /// A proxy on a loopback port of its own in front of another. It ends when it is dropped.
@@ -51,7 +84,9 @@ impl Proxy {
         let listener = TcpListener::from_std(listener).unwrap();
         let (order, orders) = watch::channel(Order {
             mode: Mode::Forward,
+            slow: Slow::default(),
             cuts: 0,
+            halvings: 0,
         });
         let accepted = Arc::new(AtomicUsize::new(0));
         let mut tasks = JoinSet::new();
@@ -73,9 +108,12 @@ impl Proxy {
         self.accepted.load(Ordering::SeqCst)
     }
 
-    /// Forwards again, after [`Self::freeze`] or [`Self::refuse`].
+    /// Forwards again, and at full speed.
     pub async fn forward(&self) {
-        self.order.send_modify(|order| order.mode = Mode::Forward);
+        self.order.send_modify(|order| {
+            order.mode = Mode::Forward;
+            order.slow = Slow::default();
+        });
         self.until_listening(true).await;
     }
 
@@ -83,6 +121,23 @@ impl Proxy {
     /// into the same silence.
     pub fn freeze(&self) {
         self.order.send_modify(|order| order.mode = Mode::Freeze);
+    }
+
+    /// Freezes one direction, and new connections with it.
+    pub fn silence(&self, way: Way) {
+        self.order
+            .send_modify(|order| order.mode = Mode::Silence(way));
+    }
+
+    /// Forwards more slowly.
+    pub fn slow(&self, slow: Slow) {
+        self.order.send_modify(|order| order.slow = slow);
+    }
+
+    /// Closes the far end of every connection, and says nothing of it to the near one: what that
+    /// sends from now on is gone. New connections are served as before.
+    pub fn halve(&self) {
+        self.order.send_modify(|order| order.halvings += 1);
     }
 
     /// Closes every connection; new ones are served as before.
@@ -148,47 +203,81 @@ async fn listen(
 }
 
 /// One connection, until either side ends it or it is cut.
-async fn carry(near: TcpStream, upstream: u16, mut orders: watch::Receiver<Order>) {
-    let born = orders.borrow().cuts;
+async fn carry(mut near: TcpStream, upstream: u16, mut orders: watch::Receiver<Order>) {
+    let Order { cuts, halvings, .. } = *orders.borrow();
     let mut cut = orders.clone();
+    let mut halved = orders.clone();
     let line = async {
-        while_frozen(&mut orders).await;
-        let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, upstream)).await else {
-            return;
-        };
-        let (near_in, near_out) = near.into_split();
-        let (far_in, far_out) = far.into_split();
+        while_held(&mut orders, Way::There).await;
+        let through = forward(&mut near, upstream, &orders);
         tokio::select! {
-            () = pump(near_in, far_out, orders.clone()) => {}
-            () = pump(far_in, near_out, orders.clone()) => {}
+            () = through => return,
+            _ = halved.wait_for(|order| order.halvings != halvings) => {}
         }
+        let mut buffer = vec![0; 16 * 1024];
+        while let Ok(1..) = near.read(&mut buffer).await {}
     };
     tokio::select! {
         () = line => {}
-        _ = cut.wait_for(|order| order.cuts != born) => {}
+        _ = cut.wait_for(|order| order.cuts != cuts) => {}
     }
 }
 
-/// One direction, until its source ends.
+async fn forward(near: &mut TcpStream, upstream: u16, orders: &watch::Receiver<Order>) {
+    let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, upstream)).await else {
+        return;
+    };
+    let (near_in, near_out) = near.split();
+    let (far_in, far_out) = far.into_split();
+    tokio::select! {
+        () = pump(near_in, far_out, Way::There, orders.clone()) => {}
+        () = pump(far_in, near_out, Way::Back, orders.clone()) => {}
+    }
+}
+
+/// One direction, until its source ends and all of it is through.
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
+    way: Way,
     mut orders: watch::Receiver<Order>,
 ) {
-    let mut buffer = vec![0; 16 * 1024];
-    loop {
-        let Ok(read @ 1..) = from.read(&mut buffer).await else {
-            return;
-        };
-        // What arrives in the frost is held back, not lost.
-        while_frozen(&mut orders).await;
-        if to.write_all(&buffer[..read]).await.is_err() {
-            return;
+    let (taken, mut held) = mpsc::channel::<(Instant, Vec<u8>)>(ROOM);
+    let take = async move {
+        let mut buffer = vec![0; 16 * 1024];
+        while let Ok(read @ 1..) = from.read(&mut buffer).await {
+            let piece = (Instant::now(), buffer[..read].to_vec());
+            if taken.send(piece).await.is_err() {
+                return;
+            }
         }
+    };
+    let give = async move {
+        while let Some((at, piece)) = held.recv().await {
+            let Slow { latency, bandwidth } = orders.borrow().slow;
+            sleep_until(at + latency[way as usize]).await;
+            if let Some(bandwidth) = bandwidth {
+                let bytes = u32::try_from(piece.len()).unwrap();
+                sleep(Duration::from_secs(1) * bytes / bandwidth).await;
+            }
+            // What arrives in the frost is held back, not lost.
+            while_held(&mut orders, way).await;
+            if to.write_all(&piece).await.is_err() {
+                return;
+            }
+        }
+    };
+    let take = async {
+        take.await;
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = take => {}
+        () = give => {}
     }
 }
 
-async fn while_frozen(orders: &mut watch::Receiver<Order>) {
+async fn while_held(orders: &mut watch::Receiver<Order>, way: Way) {
     // An error means that the proxy is gone, and this task with it.
-    let _ = orders.wait_for(|order| order.mode != Mode::Freeze).await;
+    let _ = orders.wait_for(|order| !order.mode.holds(way)).await;
 }

@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Job, PublishError, PublishResults, TICK, Task, channel_error,
+    pulse::Pulse,
     returns::{Answer, Ledger},
 };
 use crate::broker::{
@@ -106,6 +107,7 @@ pub(super) struct Session {
     window: usize,
     confirms: FuturesUnordered<BoxFuture<'static, Complete>>,
     ledger: Ledger<Slot>,
+    pulse: Pulse,
     /// Messages taken from a job that the window has no room for yet.
     waiting: VecDeque<(Slot, Message)>,
 }
@@ -113,6 +115,7 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(opened: Opened, window: usize) -> Self {
         Self {
+            pulse: Pulse::new(opened.channel.clone()),
             opened,
             window,
             confirms: FuturesUnordered::new(),
@@ -255,18 +258,31 @@ impl Session {
     /// Fails what has waited too long for its confirm.
     ///
     /// While the home broker blocks its publishers nothing does: given up, the messages would be
-    /// published all the same when the alarm clears, and so twice.
+    /// published all the same when the alarm clears, and so twice. On a line that is silent they
+    /// might, too: see [`Pulse`].
     fn expire(&mut self, task: &Task) {
         let now = Instant::now();
         let blocked = self.opened.status.blocked();
-        if blocked && task.source.waits_while_blocked() {
+        let home = task.source.is_home();
+        if blocked && home {
             self.ledger.give_up(|slot| {
                 slot.expires = now + slot.timeout;
                 false
             });
             return;
         }
-        for slot in self.ledger.give_up(|slot| slot.expires <= now) {
+        let mut due = false;
+        self.ledger.give_up(|slot| {
+            due |= slot.expires <= now;
+            false
+        });
+        let over = match due {
+            false => return,
+            true if home => self.pulse.felt(now),
+            true => Some(now),
+        };
+        let Some(over) = over else { return };
+        for slot in self.ledger.give_up(|slot| slot.expires <= over) {
             task.stalled.store(true, Ordering::Relaxed);
             let error = if blocked {
                 PublishError::Blocked
