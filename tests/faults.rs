@@ -9,6 +9,7 @@ mod bridge_killed;
 mod cast;
 mod chance;
 mod clock;
+mod cluster;
 mod collector;
 mod ground;
 mod home_broker;

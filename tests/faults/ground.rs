@@ -1,7 +1,7 @@
 //! What a run stands on: the home broker, a broker of the subscribers' own, the queues there and
 //! the endpoint, all of them real.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use hookbridge::cli::demo::node::{NodeOptions, Plugin, PrivateNode};
 use lapin::types::AMQPValue;
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::support::{
     client::Client,
+    cluster::Cluster,
     http::{Answer, Arrival, Receiver},
     program::Setup,
     proxy::Proxy,
@@ -25,36 +26,94 @@ const REFUSED: &str = "http://127.0.0.1:9/hook";
 /// A name that no resolver knows (RFC 6761).
 const UNRESOLVABLE: &str = "http://nobody.invalid/hook";
 
+/// The home broker: one node, or three that are one cluster. It can be used as a node, which is the
+/// cluster's first.
+pub enum Home {
+    Node(PrivateNode),
+    Cluster(Cluster),
+}
+
+impl Home {
+    fn node() -> Self {
+        Self::Node(node())
+    }
+
+    fn cluster() -> Self {
+        Self::Cluster(Cluster::start())
+    }
+
+    /// The cluster, where it is one.
+    pub fn as_cluster(&self) -> &Cluster {
+        match self {
+            Self::Node(_) => panic!("one node is no cluster"),
+            Self::Cluster(cluster) => cluster,
+        }
+    }
+
+    fn nodes(&self) -> Vec<&PrivateNode> {
+        match self {
+            Self::Node(node) => vec![node],
+            Self::Cluster(cluster) => (0..3).map(|index| cluster.node(index)).collect(),
+        }
+    }
+
+    /// A line to any of its nodes that is there.
+    fn line(&self) -> Proxy {
+        let ports: Vec<_> = self.nodes().iter().map(|node| node.amqp_port()).collect();
+        Proxy::balance(&ports)
+    }
+
+    /// Makes its nodes write to disk which queues there are.
+    pub fn remember(&self) {
+        for node in self.nodes() {
+            node.sync().unwrap();
+        }
+    }
+}
+
+impl Deref for Home {
+    type Target = PrivateNode;
+
+    fn deref(&self) -> &PrivateNode {
+        self.nodes()[0]
+    }
+}
+
 /// The brokers and the endpoint.
 pub struct Ground {
-    pub home: PrivateNode,
+    pub home: Home,
     pub away: PrivateNode,
     /// The line of the bridge to its home broker.
     pub home_line: Proxy,
     /// The line of the bridge to the subscribers' broker.
     pub away_line: Proxy,
+    /// The line of everybody else to the home broker, which no fault is made on.
+    clients: Proxy,
     pub http: Receiver,
 }
 
 impl Ground {
     pub async fn new(ledger: &Arc<Ledger>, seed: u64) -> Self {
-        let node = || {
-            PrivateNode::start(&NodeOptions {
-                plugins: vec![Plugin::Management],
-                ..NodeOptions::default()
-            })
-            .unwrap()
-        };
-        let (home, away) = tokio::join!(spawn_blocking(node), spawn_blocking(node));
+        Self::on(Home::node, ledger, seed).await
+    }
+
+    /// The same with a cluster of three nodes as home broker.
+    pub async fn on_cluster(ledger: &Arc<Ledger>, seed: u64) -> Self {
+        Self::on(Home::cluster, ledger, seed).await
+    }
+
+    async fn on(home: fn() -> Home, ledger: &Arc<Ledger>, seed: u64) -> Self {
+        let (home, away) = tokio::join!(spawn_blocking(home), spawn_blocking(node));
         let (home, away) = (home.unwrap(), away.unwrap());
         for (node, queues) in [
-            (&home, ["home.well", "home.full"]),
+            (&*home, ["home.well", "home.full"]),
             (&away, ["away.well", "away.full"]),
         ] {
             declare(&node.amqp_uri("/"), queues).await;
         }
         Self {
-            home_line: Proxy::start(home.amqp_port()),
+            home_line: home.line(),
+            clients: home.line(),
             away_line: Proxy::start(away.amqp_port()),
             http: receiver(ledger, seed).await,
             home,
@@ -65,6 +124,11 @@ impl Ground {
     /// The home broker, for the bridge.
     pub fn bridge_uri(&self) -> String {
         through(&self.home, &self.home_line)
+    }
+
+    /// The home broker, for all who are not the bridge.
+    pub fn client_uri(&self) -> String {
+        through(&self.home, &self.clients)
     }
 
     /// Writes the files of all subscribers.
@@ -101,11 +165,23 @@ impl Ground {
     /// Lets the subscribers that read their queues do so, for as long as these tasks live.
     pub fn collectors(&self, ledger: &Arc<Ledger>) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
-        for (node, queue) in [(&self.home, "home.well"), (&self.away, "away.well")] {
-            tasks.spawn(collect(node.amqp_uri("/"), queue, Arc::clone(ledger)));
+        let queues = [
+            (self.client_uri(), "home.well"),
+            (self.away.amqp_uri("/"), "away.well"),
+        ];
+        for (uri, queue) in queues {
+            tasks.spawn(collect(uri, queue, Arc::clone(ledger)));
         }
         tasks
     }
+}
+
+fn node() -> PrivateNode {
+    PrivateNode::start(&NodeOptions {
+        plugins: vec![Plugin::Management],
+        ..NodeOptions::default()
+    })
+    .unwrap()
 }
 
 /// The address of a node by way of a line to it.

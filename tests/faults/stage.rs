@@ -124,9 +124,19 @@ pub struct Stage {
 impl Stage {
     /// Brings up the ground. No bridge runs, and nothing is published yet.
     pub async fn new(options: Options) -> Self {
-        let seed = seed();
-        let ledger = Arc::<Ledger>::default();
+        let (ledger, seed) = (Arc::default(), seed());
         let ground = Ground::new(&ledger, seed).await;
+        Self::on(ground, options, ledger, seed)
+    }
+
+    /// The same with a cluster of three nodes as home broker.
+    pub async fn on_cluster(options: Options) -> Self {
+        let (ledger, seed) = (Arc::default(), seed());
+        let ground = Ground::on_cluster(&ledger, seed).await;
+        Self::on(ground, options, ledger, seed)
+    }
+
+    fn on(ground: Ground, options: Options, ledger: Arc<Ledger>, seed: u64) -> Self {
         let setup = Setup::new(&ground.bridge_uri());
         let millis = |time: Duration| format!("{}ms", time.as_millis());
         setup.set("delivery.retry_delay", millis(options.retry_delay));
@@ -179,7 +189,7 @@ impl Stage {
     pub async fn begin(&self) -> Process {
         let bridge = self.start_bridge().await;
         block_in_place(|| {
-            self.ground.home.sync().unwrap();
+            self.ground.home.remember();
             self.ground.away.sync().unwrap();
         });
         self.start_load();
@@ -189,7 +199,7 @@ impl Stage {
 
     /// Publishes from now on.
     pub fn start_load(&self) {
-        let uri = self.ground.home.amqp_uri("/");
+        let uri = self.ground.client_uri();
         let load = Load::start(uri, self.options.rate, Arc::clone(&self.ledger));
         *self.load.borrow_mut() = Some(load);
     }
@@ -307,12 +317,12 @@ impl Stage {
 
     /// Publishes as many events at once beside the steady load, if the broker takes them.
     pub async fn burst(&self, count: usize) {
-        flood(&self.ground.home.amqp_uri("/"), count, &self.ledger).await;
+        flood(&self.ground.client_uri(), count, &self.ledger).await;
     }
 
     /// Notes what has come to its end so far. The home broker must be there.
     pub async fn take_what_ended(&self) {
-        let client = Client::connect(&self.ground.home.amqp_uri("/")).await;
+        let client = Client::connect(&self.ground.client_uri()).await;
         self.take_everything(&client).await;
     }
 
@@ -333,7 +343,7 @@ impl Stage {
         if let Some(load) = load {
             load.stop().await;
         }
-        let client = Client::connect(&self.ground.home.amqp_uri("/")).await;
+        let client = Client::connect(&self.ground.client_uri()).await;
         self.settle(&client).await;
         for bridge in bridges {
             let remains = bridge.stop(SHUTDOWN * 2).await;

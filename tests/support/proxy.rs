@@ -78,6 +78,11 @@ pub struct Proxy {
 impl Proxy {
     /// Forwards to `upstream`, a port on 127.0.0.1.
     pub fn start(upstream: u16) -> Self {
+        Self::balance(&[upstream])
+    }
+
+    /// Forwards each connection to the next of these that accepts it, as a load balancer does.
+    pub fn balance(upstreams: &[u16]) -> Self {
         let listener = free_listener().unwrap();
         listener.set_nonblocking(true).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -90,7 +95,8 @@ impl Proxy {
         });
         let accepted = Arc::new(AtomicUsize::new(0));
         let mut tasks = JoinSet::new();
-        tasks.spawn(listen(listener, upstream, orders, Arc::clone(&accepted)));
+        let upstreams = upstreams.to_owned();
+        tasks.spawn(listen(listener, upstreams, orders, Arc::clone(&accepted)));
         Self {
             port,
             order,
@@ -171,7 +177,7 @@ impl Proxy {
 
 async fn listen(
     listener: TcpListener,
-    upstream: u16,
+    mut upstreams: Vec<u16>,
     mut orders: watch::Receiver<Order>,
     accepted: Arc<AtomicUsize>,
 ) {
@@ -195,7 +201,8 @@ async fn listen(
             changed = orders.changed() => if changed.is_err() { return },
             connection = accept => if let Ok((near, _)) = connection {
                 accepted.fetch_add(1, Ordering::SeqCst);
-                lines.spawn(carry(near, upstream, orders.clone()));
+                lines.spawn(carry(near, upstreams.clone(), orders.clone()));
+                upstreams.rotate_left(1);
             },
             Some(_) = lines.join_next() => {}
         }
@@ -203,13 +210,13 @@ async fn listen(
 }
 
 /// One connection, until either side ends it or it is cut.
-async fn carry(mut near: TcpStream, upstream: u16, mut orders: watch::Receiver<Order>) {
+async fn carry(mut near: TcpStream, upstreams: Vec<u16>, mut orders: watch::Receiver<Order>) {
     let Order { cuts, halvings, .. } = *orders.borrow();
     let mut cut = orders.clone();
     let mut halved = orders.clone();
     let line = async {
         while_held(&mut orders, Way::There).await;
-        let through = forward(&mut near, upstream, &orders);
+        let through = forward(&mut near, &upstreams, &orders);
         tokio::select! {
             () = through => return,
             _ = halved.wait_for(|order| order.halvings != halvings) => {}
@@ -223,8 +230,11 @@ async fn carry(mut near: TcpStream, upstream: u16, mut orders: watch::Receiver<O
     }
 }
 
-async fn forward(near: &mut TcpStream, upstream: u16, orders: &watch::Receiver<Order>) {
-    let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, upstream)).await else {
+async fn forward(near: &mut TcpStream, upstreams: &[u16], orders: &watch::Receiver<Order>) {
+    let addresses = upstreams.iter().map(|port| (Ipv4Addr::LOCALHOST, *port));
+    let addresses: Vec<_> = addresses.map(SocketAddr::from).collect();
+    // The first that accepts.
+    let Ok(far) = TcpStream::connect(&*addresses).await else {
         return;
     };
     let (near_in, near_out) = near.split();
