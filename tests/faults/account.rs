@@ -7,12 +7,14 @@ use super::{
     ledger::{Arrival, Book, Pair, State},
 };
 
-/// A time within which attempts that were in flight may be repeated.
+/// A time within which something was interrupted.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
     pub from: Instant,
     /// When the bridge worked again.
     pub to: Instant,
+    /// Whether attempts that were in flight may be repeated.
+    pub repeats: bool,
 }
 
 /// What the run was made with.
@@ -113,6 +115,7 @@ impl Account {
     /// there may be as many second attempts as there were first ones.
     fn judge_repeats(&mut self, pair: &Pair, terms: &Terms, windows: &[Window]) {
         let of = |attempt| pair.arrivals.iter().filter(move |a| a.attempt == attempt);
+        let repeating = || windows.iter().filter(|window| window.repeats);
         let mut copies = 1;
         for attempt in [1, 2] {
             let mut times = of(attempt);
@@ -121,12 +124,13 @@ impl Account {
             };
             let mut repeats = 0;
             for again in times {
-                let in_flight = windows.iter().any(|window| {
+                let in_flight = repeating().any(|window| {
                     before.at <= window.to
                         && again.at >= window.from
                         && before.at + terms.timeout + UNSETTLED >= window.from
                 });
-                let explained = in_flight || pair.who.read_at_the_end() && !windows.is_empty();
+                let explained =
+                    in_flight || pair.who.read_at_the_end() && repeating().next().is_some();
                 repeats += 1;
                 if explained || attempt == 2 && repeats < copies {
                     self.repeats += 1;
@@ -262,14 +266,21 @@ mod tests {
         let too_late = Window {
             from: later,
             to: later,
+            repeats: true,
         };
         assert_eq!(account(&ledger, &[too_late]).unexplained, 1);
         let meanwhile = Window {
             from: now,
             to: later,
+            repeats: true,
         };
         let explained = account(&ledger, &[meanwhile]);
         assert_eq!((explained.unexplained, explained.repeats), (0, 1));
+        let clean = Window {
+            repeats: false,
+            ..meanwhile
+        };
+        assert_eq!(account(&ledger, &[clean]).unexplained, 1, "a clean stop");
     }
 
     #[test]
@@ -284,7 +295,11 @@ mod tests {
         for (attempt, at) in [(1, now), (1, now), (2, later), (2, later)] {
             push(attempt, at);
         }
-        let window = Window { from: now, to: now };
+        let window = Window {
+            from: now,
+            to: now,
+            repeats: true,
+        };
         let two = account(&ledger, &[window]);
         assert_eq!((two.repeats, two.unexplained), (2, 0));
         push(2, later);
@@ -321,6 +336,7 @@ mod tests {
         let window = Window {
             from: now,
             to: late,
+            repeats: false,
         };
         assert_eq!(account(&ledger, &[window]).late, 0);
     }

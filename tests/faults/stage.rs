@@ -34,8 +34,8 @@ use crate::support::{
 pub const RECOVERY: Duration = Duration::from_secs(10);
 /// How long it is waited for all the same, so that the run tells the figure.
 const RECOVERY_PATIENCE: Duration = Duration::from_mins(1);
-/// How long everything that is on its way at the end may take.
-const SETTLE: Duration = Duration::from_mins(2);
+/// How long nothing may move, while something is on its way at the end.
+const SETTLE: Duration = Duration::from_mins(1);
 /// `delivery.shutdown_timeout` of the runs.
 pub const SHUTDOWN: Duration = Duration::from_secs(10);
 /// The queues in which a delivery has come to its end.
@@ -79,6 +79,8 @@ pub struct Fault {
     unready: Option<Duration>,
     clearing: Option<Instant>,
     cleared: Option<Instant>,
+    /// Whether what was in flight may be repeated.
+    repeats: bool,
 }
 
 impl Fault {
@@ -199,7 +201,29 @@ impl Stage {
             unready,
             clearing: None,
             cleared: None,
+            repeats: true,
         }
+    }
+
+    /// Says that a bridge is asked to stop from now on: its work waits for the next one, and nothing
+    /// may be repeated.
+    pub fn stopping(&self, what: impl Into<String>) -> Fault {
+        Fault {
+            repeats: false,
+            ..self.fault(what, None)
+        }
+    }
+
+    /// Asks a bridge to stop, which must be in good order and in time; returns how long it took.
+    pub async fn stop(&self, bridge: Process) -> Duration {
+        let began = Instant::now();
+        let remains = bridge.stop(SHUTDOWN).await;
+        let took = began.elapsed();
+        if remains.code != Some(0) {
+            self.wrong(format!("a stop ended with {:?}", remains.code));
+        }
+        self.keep(remains);
+        took
     }
 
     /// The fault is cleared, now if not before: waits until these bridges are ready, and events that
@@ -227,16 +251,22 @@ impl Stage {
             lines += log.iter().filter(told).count();
             self.judge_truth(&fault, &bridge.samples());
         }
-        self.windows.borrow_mut().push(Window {
-            from: fault.from,
-            to: Instant::now(),
-        });
+        self.over(&fault);
         self.recoveries.borrow_mut().push(Recovery {
             what: fault.what,
             took,
             lines,
         });
         took
+    }
+
+    /// The fault is over; how long the recovery takes is not what this run is about.
+    pub fn over(&self, fault: &Fault) {
+        self.windows.borrow_mut().push(Window {
+            from: fault.from,
+            to: Instant::now(),
+            repeats: fault.repeats,
+        });
     }
 
     /// Waits until an event published after `since` has reached each of these.
@@ -305,13 +335,23 @@ impl Stage {
         self.report()
     }
 
-    /// Waits until every delivery is somewhere, and the line is empty.
+    /// Waits until every delivery is somewhere, and the line is empty. Nothing is published meanwhile.
+    pub async fn settled(&self) {
+        let client = Client::connect(&self.ground.home.amqp_uri("/")).await;
+        self.settle(&client).await;
+    }
+
     async fn settle(&self, client: &Client) {
-        let until = Instant::now() + SETTLE;
+        let mut until = Instant::now() + SETTLE;
+        let mut before = None;
         while Instant::now() < until {
             self.take_everything(client).await;
-            if self.ledger.open() == 0 && self.on_its_way(client).await == 0 {
+            let now = (self.ledger.open(), self.on_its_way(client).await);
+            if now == (0, 0) {
                 return;
+            }
+            if before.replace(now) != Some(now) {
+                until = Instant::now() + SETTLE;
             }
             sleep(Duration::from_millis(250)).await;
         }
@@ -385,6 +425,7 @@ impl Stage {
             interruptions: self.windows.take().len(),
             recoveries: self.recoveries.take(),
             log: log(self.remains.take()),
+            notes: Vec::new(),
             wrong,
         }
     }
