@@ -16,4 +16,7 @@ mod report;
 mod stage;
 
 mod bridge_killed;
+mod crash_loop;
+mod full_load;
 mod home_broker;
+mod retry_delay;
