@@ -7,14 +7,14 @@ use super::{
     ledger::{Arrival, Book, Pair, State},
 };
 
-/// A time within which attempts that were in flight may be repeated.
+/// A time within which something was interrupted.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
     pub from: Instant,
     /// When the bridge worked again.
     pub to: Instant,
-    /// Whether anything was interrupted; otherwise things were only late.
-    pub interrupts: bool,
+    /// Whether attempts that were in flight may be repeated.
+    pub repeats: bool,
 }
 
 /// What the run was made with.
@@ -37,9 +37,7 @@ impl Terms {
 
     /// The same for one window, of an attempt that was on its way from `begun` on.
     fn unsettled(&self, begun: Instant, arrival: &Arrival, window: &Window) -> bool {
-        window.interrupts
-            && begun <= window.to
-            && arrival.at + self.timeout + UNSETTLED >= window.from
+        window.repeats && begun <= window.to && arrival.at + self.timeout + UNSETTLED >= window.from
     }
 }
 
@@ -139,7 +137,7 @@ impl Account {
     /// been made twice.
     fn judge_repeats(&mut self, pair: &Pair, sent: Instant, terms: &Terms, windows: &[Window]) {
         let moved = of(pair, 1).any(|first| terms.in_flight(first, windows));
-        let interrupted = windows.iter().any(|window| window.interrupts);
+        let interrupted = windows.iter().any(|window| window.repeats);
         let mut copies = 1_usize;
         for attempt in [1, 2] {
             let mut times = of(pair, attempt);
@@ -303,18 +301,18 @@ mod tests {
         let too_late = Window {
             from: later,
             to: later,
-            interrupts: true,
+            repeats: true,
         };
         assert_eq!(account(&ledger, &[too_late]).unexplained, 1);
         let meanwhile = Window {
             from: now,
             to: later,
-            interrupts: true,
+            repeats: true,
         };
         let explained = account(&ledger, &[meanwhile]);
         assert_eq!((explained.unexplained, explained.repeats), (0, 1));
         let only_late = Window {
-            interrupts: false,
+            repeats: false,
             ..meanwhile
         };
         assert_eq!(account(&ledger, &[only_late]).unexplained, 1);
@@ -328,7 +326,7 @@ mod tests {
         let until = |to| Window {
             from: to,
             to,
-            interrupts: true,
+            repeats: true,
         };
         assert_eq!(account(&ledger, &[until(sent)]).unexplained, 0);
         let before = sent - Duration::from_millis(1);
@@ -350,7 +348,7 @@ mod tests {
         let window = Window {
             from: now,
             to: now,
-            interrupts: true,
+            repeats: true,
         };
         let two = account(&ledger, &[window]);
         assert_eq!((two.repeats, two.unexplained), (2, 0));
@@ -390,7 +388,7 @@ mod tests {
         let window = Window {
             from: now,
             to: late,
-            interrupts: true,
+            repeats: true,
         };
         assert_eq!(account(&ledger, &[window]).late, 0);
     }
@@ -404,7 +402,7 @@ mod tests {
         let window = |from| Window {
             from,
             to: from + Duration::from_mins(1),
-            interrupts: false,
+            repeats: false,
         };
         let early = |window| account(&ledger, &[window]).early;
         assert_eq!(early(window(now + Duration::from_mins(1))), 1);

@@ -52,6 +52,8 @@ pub struct Report {
     pub recoveries: Vec<Recovery>,
     /// What the bridges said, in all.
     pub log: Vec<Line>,
+    /// Figures of this run alone.
+    pub notes: Vec<String>,
     /// What is wrong besides the account.
     pub wrong: Vec<String>,
     /// Whether retries must come when they are due.
@@ -59,6 +61,14 @@ pub struct Report {
 }
 
 impl Report {
+    /// [`Self::must_hold`], and nothing came twice, for whatever reason.
+    #[track_caller]
+    pub fn must_hold_without_repeats(self) {
+        let repeats = self.account.repeats;
+        self.must_hold();
+        assert_eq!(repeats, 0, "nothing may come twice");
+    }
+
     /// Prints the run, keeps its line of the table, and panics if a promise was broken.
     #[track_caller]
     pub fn must_hold(self) {
@@ -73,10 +83,11 @@ impl Report {
             account.missing + account.unexplained + delays + account.misled + account.strangers;
         assert!(
             broken == 0 && self.wrong.is_empty(),
-            "{}: seed {} breaks promises:\n{}\nThe bridge's last words:\n{}",
+            "{}: seed {} breaks promises:\n{}\nThe bridge's last words, and all of them are in {}:\n{}",
             self.name,
             self.seed,
             self.details(),
+            self.keep_log().display(),
             self.last_words(),
         );
     }
@@ -97,6 +108,9 @@ impl Report {
             self.account.dead_twice,
             self.account.strangers
         );
+        for note in &self.notes {
+            let _ = writeln!(text, "  {note}");
+        }
         text
     }
 
@@ -149,6 +163,17 @@ impl Report {
             table += &fs::read_to_string(row).unwrap_or_default();
         }
         fs::write(folder.join("table.md"), table).unwrap();
+    }
+
+    /// Keeps everything that the bridges said: what a broken promise comes from may be far back.
+    fn keep_log(&self) -> PathBuf {
+        let path = folder()
+            .join(&self.version)
+            .join(self.name)
+            .with_extension("log");
+        let lines: Vec<_> = self.log.iter().map(|line| line.text.as_str()).collect();
+        fs::write(&path, lines.join("\n")).unwrap();
+        path
     }
 
     fn details(&self) -> String {

@@ -34,8 +34,8 @@ use crate::support::{
 pub const RECOVERY: Duration = Duration::from_secs(10);
 /// How long it is waited for all the same, so that the run tells the figure.
 const RECOVERY_PATIENCE: Duration = Duration::from_mins(1);
-/// How long everything that is on its way at the end may take.
-const SETTLE: Duration = Duration::from_mins(2);
+/// How long nothing may move, while something is on its way at the end.
+const SETTLE: Duration = Duration::from_mins(1);
 /// How long an event may take to one whom the fault does not concern.
 const UNDISTURBED: Duration = Duration::from_secs(2);
 /// `delivery.shutdown_timeout` of the runs.
@@ -81,15 +81,18 @@ pub struct Fault {
     unready: Option<Duration>,
     clearing: Option<Instant>,
     cleared: Option<Instant>,
-    /// Whether what is in flight may be repeated.
-    interrupts: bool,
+    /// Whether what was in flight may be repeated.
+    repeats: bool,
+    /// Whether `/readyz` must not notice.
+    unnoticed: bool,
 }
 
 impl Fault {
     /// Nothing of the bridge and of its home broker is interrupted by it, so nothing may be repeated,
     /// and `/readyz` must not say no.
     pub fn that_repeats_nothing(mut self) -> Self {
-        self.interrupts = false;
+        self.repeats = false;
+        self.unnoticed = true;
         self
     }
 
@@ -226,8 +229,30 @@ impl Stage {
             unready,
             clearing: None,
             cleared: None,
-            interrupts: true,
+            repeats: true,
+            unnoticed: false,
         }
+    }
+
+    /// Says that a bridge is asked to stop from now on: its work waits for the next one, and nothing
+    /// may be repeated.
+    pub fn stopping(&self, what: impl Into<String>) -> Fault {
+        Fault {
+            repeats: false,
+            ..self.fault(what, None)
+        }
+    }
+
+    /// Asks a bridge to stop, which must be in good order and in time; returns how long it took.
+    pub async fn stop(&self, bridge: Process) -> Duration {
+        let began = Instant::now();
+        let remains = bridge.stop(SHUTDOWN).await;
+        let took = began.elapsed();
+        if remains.code != Some(0) {
+            self.wrong(format!("a stop ended with {:?}", remains.code));
+        }
+        self.keep(remains);
+        took
     }
 
     /// The fault is cleared, now if not before: waits until these bridges are ready, and events that
@@ -255,11 +280,8 @@ impl Stage {
             lines += log.iter().filter(told).count();
             self.judge_truth(&fault, &bridge.samples());
         }
-        self.windows.borrow_mut().push(Window {
-            from: fault.from,
-            to: Instant::now(),
-            interrupts: fault.interrupts,
-        });
+        self.over(&fault);
+        println!("{}: back after {took:.1?}", fault.what);
         self.recoveries.borrow_mut().push(Recovery {
             what: fault.what,
             took,
@@ -276,6 +298,15 @@ impl Stage {
         if took > UNDISTURBED {
             self.wrong(format!("{whom:?} had to wait {took:?}"));
         }
+    }
+
+    /// The fault is over; how long the recovery takes is not what this run is about.
+    pub fn over(&self, fault: &Fault) {
+        self.windows.borrow_mut().push(Window {
+            from: fault.from,
+            to: Instant::now(),
+            repeats: fault.repeats,
+        });
     }
 
     /// Waits until an event published after `since` has reached each of these.
@@ -297,7 +328,7 @@ impl Stage {
     /// Whether `/readyz` said no while the fault was on, or yes while nothing was interrupted.
     fn judge_truth(&self, fault: &Fault, samples: &[Sample]) {
         let away = |sample: &&Sample| sample.status == 503 && sample.asked >= fault.from;
-        if !fault.interrupts
+        if fault.unnoticed
             && let Some(sample) = samples.iter().find(away)
         {
             self.wrong(format!("{}: /readyz said no: {}", fault.what, sample.words));
@@ -361,13 +392,23 @@ impl Stage {
         self.report()
     }
 
-    /// Waits until every delivery is somewhere, and the line is empty.
+    /// Waits until every delivery is somewhere, and the line is empty. Nothing is published meanwhile.
+    pub async fn settled(&self) {
+        let client = Client::connect(&self.ground.home.amqp_uri("/")).await;
+        self.settle(&client).await;
+    }
+
     async fn settle(&self, client: &Client) {
-        let until = Instant::now() + SETTLE;
+        let mut until = Instant::now() + SETTLE;
+        let mut before = None;
         while Instant::now() < until {
             self.take_everything(client).await;
-            if self.ledger.open() == 0 && self.on_its_way(client).await == 0 {
+            let now = (self.ledger.open(), self.on_its_way(client).await);
+            if now == (0, 0) {
                 return;
+            }
+            if before.replace(now) != Some(now) {
+                until = Instant::now() + SETTLE;
             }
             sleep(Duration::from_millis(250)).await;
         }
@@ -441,6 +482,7 @@ impl Stage {
             interruptions: self.windows.take().len(),
             recoveries: self.recoveries.take(),
             log: log(self.remains.take()),
+            notes: Vec::new(),
             wrong,
             delays_promised: true,
         }
