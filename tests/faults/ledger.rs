@@ -191,6 +191,14 @@ impl Ledger {
         of.iter().copied().filter(|who| !fresh(who)).collect()
     }
 
+    /// How many events were sent after `since`, and how many of them were confirmed.
+    pub fn published_since(&self, since: Instant) -> (usize, usize) {
+        let book = self.book();
+        let sent = book.events.iter().filter(|event| event.sent > since);
+        let confirmed = |event: &&Event| event.state == State::Confirmed;
+        (sent.clone().count(), sent.filter(confirmed).count())
+    }
+
     /// How many deliveries that are owed are nowhere yet.
     pub fn open(&self) -> usize {
         let book = self.book();

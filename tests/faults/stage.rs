@@ -320,9 +320,13 @@ impl Stage {
             sleep(Duration::from_millis(20)).await;
         }
         let waiting = self.ledger.waiting(to, since);
-        self.wrong.borrow_mut().push(format!(
-            "nothing new reaches {waiting:?} within {RECOVERY_PATIENCE:?}"
-        ));
+        let (sent, confirmed) = self.ledger.published_since(since);
+        let wrong = format!(
+            "nothing new reaches {waiting:?} within {RECOVERY_PATIENCE:?}: {sent} events were sent, \
+             {confirmed} of them confirmed"
+        );
+        println!("{wrong}");
+        self.wrong(wrong);
     }
 
     /// Whether `/readyz` said no while the fault was on, or yes while nothing was interrupted.
