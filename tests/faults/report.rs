@@ -54,6 +54,8 @@ pub struct Report {
     pub log: Vec<Line>,
     /// What is wrong besides the account.
     pub wrong: Vec<String>,
+    /// What else was seen.
+    pub note: String,
     /// Whether retries must come when they are due.
     pub delays_promised: bool,
 }
@@ -65,10 +67,10 @@ impl Report {
         self.keep();
         println!("{}", self.text());
         let account = &self.account;
-        let delays = match self.delays_promised {
-            true => account.early + account.late,
-            false => 0,
-        };
+        let mut delays = 0;
+        if self.delays_promised {
+            delays = account.early + account.late;
+        }
         let broken =
             account.missing + account.unexplained + delays + account.misled + account.strangers;
         assert!(
@@ -97,6 +99,9 @@ impl Report {
             self.account.dead_twice,
             self.account.strangers
         );
+        if !self.note.is_empty() {
+            let _ = writeln!(text, "  {}", self.note);
+        }
         text
     }
 
@@ -128,7 +133,7 @@ impl Report {
         ]
     }
 
-    /// Keeps this run's line, and puts the table together from those of all runs.
+    /// Keeps this run's line and log, and puts the table together from those of all runs.
     fn keep(&self) {
         let folder = folder().join(&self.version);
         fs::create_dir_all(folder.join("rows")).unwrap();
@@ -149,6 +154,9 @@ impl Report {
             table += &fs::read_to_string(row).unwrap_or_default();
         }
         fs::write(folder.join("table.md"), table).unwrap();
+        let log: Vec<_> = self.log.iter().map(|line| line.text.as_str()).collect();
+        fs::create_dir_all(folder.join("logs")).unwrap();
+        fs::write(folder.join("logs").join(self.name), log.join("\n")).unwrap();
     }
 
     fn details(&self) -> String {
