@@ -177,26 +177,7 @@ async fn a_receiver_misbehaves_in_every_way() {
 async fn a_proxied_line_can_be_cut_frozen_and_taken_down() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let proxy = Proxy::start(listener.local_addr().unwrap().port());
-    // Not every connection to the proxy gets through: one of its own, or one that is cut while it is
-    // being made, does not. A line is known by the number that comes out at its other end.
-    let number = AtomicU8::new(0);
-    let pair = async || {
-        eventually("a line through the proxy", SOON, async || {
-            let token = number.fetch_add(1, Ordering::Relaxed);
-            let mut near = TcpStream::connect(("127.0.0.1", proxy.port())).await.ok()?;
-            near.write_all(&[token]).await.ok()?;
-            loop {
-                let accepted = timeout(Duration::from_secs(1), listener.accept()).await;
-                let (mut far, _) = accepted.ok()?.ok()?;
-                let mut come = [0];
-                let read = timeout(Duration::from_secs(1), far.read_exact(&mut come)).await;
-                if matches!(read, Ok(Ok(_))) && come == [token] {
-                    return Some((near, far));
-                }
-            }
-        })
-        .await
-    };
+    let pair = async || pair(&proxy, &listener).await;
     let mut byte = [0];
 
     let (mut near, mut far) = pair().await;
@@ -241,7 +222,16 @@ async fn a_proxied_line_can_be_cut_frozen_and_taken_down() {
     far.write_all(b"c").await.unwrap();
     near.read_exact(&mut byte).await.unwrap();
     assert_eq!(byte, *b"c");
+    assert!(proxy.accepted() >= 4);
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxied_line_can_be_silenced_one_way_slowed_and_halved() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Proxy::start(listener.local_addr().unwrap().port());
+    let mut byte = [0];
+
+    let (mut near, mut far) = pair(&proxy, &listener).await;
     proxy.silence(Way::Back);
     near.write_all(b"d").await.unwrap();
     timeout(SOON, far.read_exact(&mut byte))
@@ -283,11 +273,30 @@ async fn a_proxied_line_can_be_cut_frozen_and_taken_down() {
     near.write_all(b"f").await.unwrap();
     let silence = timeout(Duration::from_millis(200), near.read(&mut byte)).await;
     assert!(silence.is_err(), "the near end learns nothing");
-    let (mut near, mut far) = pair().await;
-    near.write_all(b"g").await.unwrap();
-    far.read_exact(&mut byte).await.unwrap();
-    assert_eq!(byte, *b"g");
-    assert!(proxy.accepted() >= 5);
+    let (_near, mut far) = pair(&proxy, &listener).await;
+    let silence = timeout(Duration::from_millis(200), far.read(&mut byte)).await;
+    assert!(silence.is_err(), "a new line is whole");
+}
+
+/// Both ends of a new line. Not every connection to the proxy gets through: one of its own, or one
+/// that is cut while it is being made, does not. A line is known by what comes out at its other end.
+async fn pair(proxy: &Proxy, listener: &TcpListener) -> (TcpStream, TcpStream) {
+    static NUMBER: AtomicU8 = AtomicU8::new(0);
+    eventually("a line through the proxy", SOON, async || {
+        let token = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let mut near = TcpStream::connect(("127.0.0.1", proxy.port())).await.ok()?;
+        near.write_all(&[token]).await.ok()?;
+        loop {
+            let accepted = timeout(Duration::from_secs(1), listener.accept()).await;
+            let (mut far, _) = accepted.ok()?.ok()?;
+            let mut come = [0];
+            let read = timeout(Duration::from_secs(1), far.read_exact(&mut come)).await;
+            if matches!(read, Ok(Ok(_))) && come == [token] {
+                return Some((near, far));
+            }
+        }
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use lapin::{Connection, ConnectionStatus, runtime::default_runtime};
 use secrecy::ExposeSecret;
 
 use super::connection::{
-    ConnectError, Dialer, HEARTBEAT, OPERATION_TIMEOUT, SMALL_FRAMES, deadline, ipv6_literal,
+    CONNECT_TIMEOUT, ConnectError, Dialer, HEARTBEAT, SMALL_FRAMES, deadline, ipv6_literal,
 };
 
 /// How a pool makes its connections.
@@ -37,7 +37,7 @@ impl managed::Manager for Manager {
             Maker::Plain(manager) => {
                 deadline(
                     "connect",
-                    OPERATION_TIMEOUT,
+                    CONNECT_TIMEOUT,
                     managed::Manager::create(manager),
                 )
                 .await?

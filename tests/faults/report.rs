@@ -75,10 +75,10 @@ impl Report {
         self.keep();
         println!("{}", self.text());
         let account = &self.account;
-        let delays = match self.delays_promised {
-            true => account.early + account.late,
-            false => 0,
-        };
+        let mut delays = 0;
+        if self.delays_promised {
+            delays = account.early + account.late;
+        }
         let broken =
             account.missing + account.unexplained + delays + account.misled + account.strangers;
         assert!(
@@ -142,7 +142,7 @@ impl Report {
         ]
     }
 
-    /// Keeps this run's line, and puts the table together from those of all runs.
+    /// Keeps this run's line and log, and puts the table together from those of all runs.
     fn keep(&self) {
         let folder = folder().join(&self.version);
         fs::create_dir_all(folder.join("rows")).unwrap();

@@ -33,7 +33,9 @@ impl Descriptors {
         let number = |entry: fs::DirEntry| entry.file_name().to_string_lossy().parse().unwrap();
         let open: BTreeSet<u64> = folder.map_while(Result::ok).map(number).collect();
         // A new one gets the lowest free number, which must be below the limit.
-        self.limit((0..).find(|number| !open.contains(number)).unwrap());
+        let numbers = 0..=u64::try_from(open.len()).unwrap();
+        let free = numbers.into_iter().find(|number| !open.contains(number));
+        self.limit(free.unwrap());
     }
 
     fn limit(&self, limit: u64) {

@@ -3,6 +3,7 @@
 
 use std::{
     cell::RefCell,
+    env,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -30,6 +31,8 @@ use crate::support::{
     program::{Line, Setup},
 };
 
+/// The variable that makes the bridges say more, in their logs beside the table. Too much then.
+const LOG: &str = "FAULTS_LOG";
 /// Within this the bridge must work again by itself, once the broker is back.
 pub const RECOVERY: Duration = Duration::from_secs(10);
 /// How long it is waited for all the same, so that the run tells the figure.
@@ -37,7 +40,7 @@ const RECOVERY_PATIENCE: Duration = Duration::from_mins(1);
 /// How long nothing may move, while something is on its way at the end.
 const SETTLE: Duration = Duration::from_mins(1);
 /// How long an event may take to one whom the fault does not concern.
-const UNDISTURBED: Duration = Duration::from_secs(2);
+const UNDISTURBED: Duration = Duration::from_secs(4);
 /// `delivery.shutdown_timeout` of the runs.
 pub const SHUTDOWN: Duration = Duration::from_secs(10);
 /// The queues in which a delivery has come to its end.
@@ -145,6 +148,9 @@ impl Stage {
         setup.set("delivery.retry_delay", millis(options.retry_delay));
         setup.set("delivery.timeout", millis(options.timeout));
         setup.set("delivery.shutdown_timeout", millis(SHUTDOWN));
+        if let Ok(level) = env::var(LOG) {
+            setup.set("log.level", level);
+        }
         ground.write_subscribers(&setup);
         Self {
             chance: RefCell::new(Chance::new(seed, options.name)),

@@ -279,7 +279,7 @@ async fn pump(
     };
     let take = async {
         take.await;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         () = take => {}

@@ -2,7 +2,8 @@
 //!
 //! A frozen line confirms nothing, and that is no queue's failure: what is published again, or
 //! elsewhere, arrives twice when the line thaws. So the time of a publish is over only once the
-//! broker has answered something that it was asked after that.
+//! broker has answered something that it was asked after that, and begins anew when the line was
+//! silent until then.
 
 use std::time::Duration;
 
@@ -10,9 +11,19 @@ use futures_util::{FutureExt, future::BoxFuture};
 use lapin::{Channel, options::BasicQosOptions};
 use tokio::time::Instant;
 
-/// Four heartbeats. A dead line is known after two or three, to either end: a broker that does not
-/// answer for this long reads nothing for reasons of its own.
-const PATIENCE: Duration = Duration::from_secs(40);
+/// A line that answers later than this was silent.
+const PROMPT: Duration = Duration::from_secs(1);
+/// Four heartbeats, for which a publish may wait beyond its time. A dead line is known after two or
+/// three, to either end: a broker that goes on longer without an answer has reasons of its own.
+pub(super) const PATIENCE: Duration = Duration::from_secs(40);
+
+/// What the broker's answer tells.
+pub(super) enum Felt {
+    /// It heard the line all the while, at least from this moment on.
+    Awake(Instant),
+    /// The line was silent until now.
+    Woken,
+}
 
 /// Asks the broker for a sign of life on one channel.
 pub(super) struct Pulse {
@@ -29,20 +40,25 @@ impl Pulse {
         }
     }
 
-    /// Up to when the broker is known to hear the line, if that is news. To be called again and
-    /// again: the first call asks.
-    pub(super) fn felt(&mut self, now: Instant) -> Option<Instant> {
+    /// Asks, unless an answer is awaited, and gives the answer if it is there.
+    pub(super) fn feel(&mut self, now: Instant) -> Option<Felt> {
         let channel = &self.channel;
         let (at, answer) = self
             .asked
             .get_or_insert_with(|| (now, ask(channel.clone()).boxed()));
         let at = *at;
-        let waiting = answer.now_or_never().is_none();
-        if waiting && now < at + PATIENCE {
-            return None;
-        }
+        answer.now_or_never()?;
         self.asked = None;
-        Some(at)
+        Some(if now - at < PROMPT {
+            Felt::Awake(at)
+        } else {
+            Felt::Woken
+        })
+    }
+
+    /// Waits for no answer any more.
+    pub(super) fn forget(&mut self) {
+        self.asked = None;
     }
 }
 

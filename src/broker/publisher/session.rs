@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Job, PublishError, PublishResults, TICK, Task, channel_error,
-    pulse::Pulse,
+    pulse::{Felt, PATIENCE, Pulse},
     returns::{Answer, Ledger},
 };
 use crate::broker::{
@@ -48,9 +48,17 @@ struct Slot {
     index: usize,
     timeout: Duration,
     expires: Instant,
+    /// However silent the line is.
+    latest: Instant,
 }
 
 impl Slot {
+    /// Its time begins now.
+    fn begin(&mut self, now: Instant) {
+        self.expires = now + self.timeout;
+        self.latest = self.expires + PATIENCE;
+    }
+
     fn fill(self, result: Result<(), PublishError>) {
         let mut job = self.job.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = job.results.get_mut(self.index)
@@ -173,6 +181,7 @@ impl Session {
         if job.reply.is_closed() {
             return;
         }
+        let now = Instant::now();
         let count = job.messages.len();
         let running = Arc::new(Mutex::new(Running {
             results: vec![None; count],
@@ -184,7 +193,8 @@ impl Session {
                 job: running.clone(),
                 index,
                 timeout: job.timeout,
-                expires: Instant::now() + job.timeout,
+                expires: now,
+                latest: now,
             };
             self.waiting.push_back((slot, message));
         }
@@ -199,7 +209,7 @@ impl Session {
             let message_id = message.message_id.clone();
             match Wire::new(message) {
                 Ok(wire) => {
-                    slot.expires = Instant::now() + slot.timeout;
+                    slot.begin(Instant::now());
                     let sequence = self.ledger.add(message_id, slot);
                     let (channel, unwritten) = (&self.opened.channel, &self.opened.unwritten);
                     self.confirms
@@ -266,7 +276,7 @@ impl Session {
         let home = task.source.is_home();
         if blocked && home {
             self.ledger.give_up(|slot| {
-                slot.expires = now + slot.timeout;
+                slot.begin(now);
                 false
             });
             return;
@@ -276,13 +286,30 @@ impl Session {
             due |= slot.expires <= now;
             false
         });
-        let over = match due {
-            false => return,
-            true if home => self.pulse.felt(now),
-            true => Some(now),
+        if !due {
+            self.pulse.forget();
+            return;
+        }
+        let heard = if home {
+            match self.pulse.feel(now) {
+                Some(Felt::Awake(since)) => Some(since),
+                Some(Felt::Woken) => {
+                    self.ledger.give_up(|slot| {
+                        slot.expires = now + slot.timeout;
+                        false
+                    });
+                    return;
+                }
+                None => None,
+            }
+        } else {
+            Some(now)
         };
-        let Some(over) = over else { return };
-        for slot in self.ledger.give_up(|slot| slot.expires <= over) {
+        let over = |slot: &mut Slot| {
+            let heard = heard.is_some_and(|heard| slot.expires <= heard);
+            heard || slot.latest <= now
+        };
+        for slot in self.ledger.give_up(over) {
             task.stalled.store(true, Ordering::Relaxed);
             let error = if blocked {
                 PublishError::Blocked
