@@ -7,8 +7,9 @@ use std::{
 };
 
 use deadpool::managed::{self, Metrics, Object, Pool, PoolError, RecycleResult, Timeouts};
-use lapin::{Connection, ConnectionStatus, runtime::default_runtime};
+use lapin::{Channel, Connection, ConnectionStatus, runtime::default_runtime};
 use secrecy::ExposeSecret;
+use tokio::sync::OnceCell;
 
 use super::connection::{
     CONNECT_TIMEOUT, ConnectError, Dialer, HEARTBEAT, SMALL_FRAMES, deadline, ipv6_literal,
@@ -22,6 +23,13 @@ enum Maker {
     Dialer(Dialer),
 }
 
+/// A connection of a pool.
+pub struct Pooled {
+    connection: Connection,
+    /// A channel for questions, which no queue holds up.
+    asking: OnceCell<Channel>,
+}
+
 /// Makes and checks the connections of one pool.
 pub struct Manager {
     maker: Maker,
@@ -29,10 +37,10 @@ pub struct Manager {
 }
 
 impl managed::Manager for Manager {
-    type Type = Connection;
+    type Type = Pooled;
     type Error = ConnectError;
 
-    async fn create(&self) -> Result<Connection, ConnectError> {
+    async fn create(&self) -> Result<Pooled, ConnectError> {
         let connection = match &self.maker {
             Maker::Plain(manager) => {
                 deadline(
@@ -47,15 +55,14 @@ impl managed::Manager for Manager {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         made.retain(ConnectionStatus::connected);
         made.push(connection.status().clone());
-        Ok(connection)
+        Ok(Pooled {
+            connection,
+            asking: OnceCell::new(),
+        })
     }
 
-    async fn recycle(
-        &self,
-        connection: &mut Connection,
-        _: &Metrics,
-    ) -> RecycleResult<ConnectError> {
-        if connection.status().connected() {
+    async fn recycle(&self, pooled: &mut Pooled, _: &Metrics) -> RecycleResult<ConnectError> {
+        if pooled.connection.status().connected() {
             Ok(())
         } else {
             Err(managed::RecycleError::message("the connection is gone"))
@@ -95,11 +102,17 @@ impl std::ops::Deref for Leased {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        &self.connection
+        &self.connection.connection
     }
 }
 
 impl Leased {
+    /// A channel on which the broker can be asked something, whatever its queues are doing.
+    pub async fn asking(&self) -> Result<Channel, lapin::Error> {
+        let open = || self.create_channel();
+        self.connection.asking.get_or_try_init(open).await.cloned()
+    }
+
     /// Gives the connection back to the pool; the channels opened on it go on.
     pub fn lease(self) -> Lease {
         self.lease

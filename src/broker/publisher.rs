@@ -33,7 +33,7 @@ mod pulse;
 mod returns;
 mod session;
 
-use session::{End, Opened, Session};
+use session::{End, Opened, Session, Terms, Waiting, take};
 
 /// Publishes outstanding on one channel. More than about a thousand gain nothing.
 const WINDOW: usize = 1_024;
@@ -136,11 +136,16 @@ impl Publisher {
         let stalled = Arc::new(AtomicBool::new(false));
         let task = Task {
             tasks: tasks.clone(),
+            terms: Terms {
+                window,
+                home: source.is_home(),
+                declares: declare.is_some(),
+                stalled: stalled.clone(),
+                seeing_out: Arc::default(),
+            },
             source,
             declare,
             jobs: receiver,
-            stalled: stalled.clone(),
-            window,
         };
         tasks.spawn(task.run());
         Self { jobs, stalled }
@@ -200,36 +205,56 @@ struct Task {
     source: Source,
     declare: Option<String>,
     jobs: mpsc::Receiver<Job>,
-    stalled: Arc<AtomicBool>,
-    window: usize,
+    terms: Terms,
 }
 
 impl Task {
     async fn run(mut self) {
-        while let Some(job) = self.jobs.recv().await {
-            let opened = match self.open().await {
+        let mut waiting = Waiting::new();
+        let mut declared = false;
+        loop {
+            if waiting.is_empty() {
+                let Some(job) = self.jobs.recv().await else {
+                    return;
+                };
+                take(job, &mut waiting);
+            }
+            let opened = match self.open(declared).await {
                 Ok(opened) => opened,
                 Err(error) => {
                     let slow = matches!(error, PublishError::Timeout(_));
-                    self.stalled.store(slow, Ordering::Relaxed);
-                    fail(job, &error);
+                    self.terms.stalled.store(slow, Ordering::Relaxed);
                     while let Ok(job) = self.jobs.try_recv() {
-                        fail(job, &error);
+                        take(job, &mut waiting);
+                    }
+                    for (slot, _) in waiting.drain(..) {
+                        slot.fill(Err(error.clone()));
                     }
                     continue;
                 }
             };
-            let mut session = Session::new(opened, self.window);
-            let end = session.run(&mut self, job).await;
-            session.close(&self.tasks);
-            if matches!(end, End::HandlesGone) {
-                break;
+            let mut session = Session::new(opened, self.terms.clone(), waiting);
+            let end = session.run(&mut self.jobs).await;
+            waiting = session.take_waiting();
+            // A worn channel says nothing against the queue, which may be slow to be declared again.
+            declared = matches!(end, End::Worn);
+            match end {
+                End::Worn => {
+                    self.tasks.spawn(session.see_out(self.tasks.clone()));
+                }
+                End::Idle | End::Broken => session.close(&self.tasks),
+                End::HandlesGone => {
+                    session.close(&self.tasks);
+                    return;
+                }
             }
         }
     }
 
-    /// Opens a channel. What goes wrong on a live connection is not the connection's fault.
-    async fn open(&self) -> Result<Opened, PublishError> {
+    /// Opens a channel, and declares the queue unless it is `declared`. What goes wrong on a live
+    /// connection is not the connection's fault.
+    async fn open(&self, declared: bool) -> Result<Opened, PublishError> {
+        let declare = self.declare.as_ref().filter(|_| !declared);
         let connecting = deadline(
             "connect",
             OPERATION_TIMEOUT,
@@ -239,21 +264,25 @@ impl Task {
             .await
             .map_err(|error| PublishError::Unavailable(Arc::new(error)))?;
         let status = connection.status().clone();
+        let home = self.terms.home;
         let opening = async {
-            let declaring = match &self.declare {
+            let declaring = match declare {
                 Some(_) => Some(connection.create_channel().await?),
                 None => None,
+            };
+            let asking = match home {
+                true => Some(connection.asking().await?),
+                false => None,
             };
             let channel = connection.create_channel().await?;
             channel
                 .confirm_select(ConfirmSelectOptions::default())
                 .await?;
-            Ok::<_, lapin::Error>((declaring, channel))
+            Ok::<_, lapin::Error>((declaring, asking, channel))
         };
-        let home = self.source.is_home();
         let patient = home.then_some(&status);
         let opened = in_time(patient, opening).await;
-        let (declaring, channel) = opened.map_err(|error| match error {
+        let (declaring, asking, channel) = opened.map_err(|error| match error {
             // A subscriber's queue has no part in this.
             PublishError::Timeout(limit) if home => {
                 let limit = humantime::format_duration(limit);
@@ -263,12 +292,13 @@ impl Task {
         })?;
         // Others may use the connection while the queue takes its time.
         let lease = connection.lease();
-        if let (Some(declaring), Some(queue)) = (declaring, &self.declare) {
+        if let (Some(declaring), Some(queue)) = (declaring, declare) {
             in_time(patient, declare_queue(&declaring, queue)).await?;
         }
         let unwritten = Arc::new(AtomicUsize::new(0));
         Ok(Opened {
             channel,
+            asking,
             status,
             unwritten,
             _lease: lease,
@@ -335,8 +365,4 @@ fn channel_error(error: &lapin::Error) -> PublishError {
         },
         _ => PublishError::Lost(error.to_string()),
     }
-}
-
-fn fail(job: Job, error: &PublishError) {
-    let _ = job.reply.send(vec![Err(error.clone()); job.messages.len()]);
 }

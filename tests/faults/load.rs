@@ -11,12 +11,13 @@ use std::{
 };
 
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, PublisherConfirm,
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ConnectionStatus,
+    PublisherConfirm,
     options::{BasicPublishOptions, ConfirmSelectOptions},
 };
 use tokio::{
     task::{JoinHandle, JoinSet},
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at},
+    time::{Instant, MissedTickBehavior, error::Elapsed, interval, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -30,9 +31,11 @@ use crate::support::{
 };
 
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long a write or a confirm is waited for when the run ends, or the broker is silent. An alarm
-/// may be on.
+/// How long a write or a confirm is waited for while an alarm is on.
 const PATIENCE: Duration = Duration::from_mins(2);
+/// And while none is. The broker confirms nothing more on a channel whose queue has lost the node of
+/// its leader (3.10.8); another channel does.
+const CONFIRM: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// A running publisher.
@@ -99,7 +102,8 @@ impl Publisher {
             .confirm_select(ConfirmSelectOptions::default())
             .await?;
         let mut confirms = JoinSet::new();
-        let result = self.publish(&channel, &mut confirms).await;
+        let status = connection.status();
+        let result = self.publish(&channel, status, &mut confirms).await;
         while confirms.join_next().await.is_some() {}
         result
     }
@@ -107,7 +111,8 @@ impl Publisher {
     async fn publish(
         &self,
         channel: &Channel,
-        confirms: &mut JoinSet<()>,
+        status: &ConnectionStatus,
+        confirms: &mut JoinSet<State>,
     ) -> Result<(), lapin::Error> {
         let mut rate = 0;
         let mut ticks = interval(PAUSE);
@@ -122,7 +127,11 @@ impl Publisher {
                 () = self.stop.cancelled() => return Ok(()),
                 _ = ticks.tick() => {}
             }
-            while confirms.try_join_next().is_some() {}
+            while let Some(state) = confirms.try_join_next() {
+                if state.unwrap() == State::Uncertain {
+                    return Ok(());
+                }
+            }
             let number = self.ledger.send();
             let sent = match timeout(PATIENCE, publish(channel, number)).await {
                 Ok(Ok(sent)) => sent,
@@ -135,10 +144,11 @@ impl Publisher {
                     return Ok(());
                 }
             };
-            let ledger = Arc::clone(&self.ledger);
+            let (ledger, status) = (Arc::clone(&self.ledger), status.clone());
             confirms.spawn(async move {
-                let confirm = timeout(PATIENCE, sent).await;
-                ledger.set(number, outcome(&confirm));
+                let state = outcome(&confirmed(sent, &status).await);
+                ledger.set(number, state);
+                state
             });
         }
     }
@@ -195,8 +205,22 @@ async fn publish(channel: &Channel, number: usize) -> Result<PublisherConfirm, l
         .await
 }
 
+/// Waits for a confirm: for longer while an alarm is on.
+async fn confirmed(
+    mut sent: PublisherConfirm,
+    status: &ConnectionStatus,
+) -> Result<Result<Confirmation, lapin::Error>, Elapsed> {
+    let began = Instant::now();
+    loop {
+        match timeout(CONFIRM, &mut sent).await {
+            Err(_) if status.blocked() && began.elapsed() < PATIENCE => {}
+            confirm => return confirm,
+        }
+    }
+}
+
 /// What a confirm says, if it came in time.
-fn outcome<E>(confirm: &Result<Result<Confirmation, lapin::Error>, E>) -> State {
+fn outcome(confirm: &Result<Result<Confirmation, lapin::Error>, Elapsed>) -> State {
     if matches!(confirm, Ok(Ok(Confirmation::Ack(None)))) {
         State::Confirmed
     } else {

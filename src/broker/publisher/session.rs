@@ -14,13 +14,13 @@ use std::{
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use lapin::{Channel, Confirmation, PublisherConfirm, options::BasicPublishOptions};
 use tokio::{
-    sync::oneshot,
-    time::{Instant, MissedTickBehavior},
+    sync::{mpsc, oneshot},
+    time::{Instant, Interval, MissedTickBehavior},
 };
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Job, PublishError, PublishResults, TICK, Task, channel_error,
+    Job, PublishError, PublishResults, TICK, channel_error,
     pulse::{Felt, PATIENCE, Pulse},
     returns::{Answer, Ledger},
 };
@@ -29,9 +29,12 @@ use crate::broker::{
     pool::Lease,
 };
 
-/// A channel that is full, and hears no confirm for this long, is given up once a publish on it has
-/// been.
+/// A channel that is full, and hears no confirm for this long, keeps nothing waiting once a publish on it
+/// has been given up.
 const SILENCE: Duration = Duration::from_secs(1);
+/// A publish that the home broker does not confirm for this long, though it answers, wears its channel
+/// out.
+const WEAR: Duration = Duration::from_secs(2);
 /// A channel without work for this long is closed.
 const IDLE: Duration = Duration::from_mins(1);
 
@@ -43,10 +46,12 @@ struct Running {
 }
 
 /// Where the answer to one publish goes.
-struct Slot {
+pub(super) struct Slot {
     job: Arc<Mutex<Running>>,
     index: usize,
     timeout: Duration,
+    /// When it tells that its channel is worn.
+    wears: Instant,
     expires: Instant,
     /// However silent the line is.
     latest: Instant,
@@ -55,11 +60,17 @@ struct Slot {
 impl Slot {
     /// Its time begins now.
     fn begin(&mut self, now: Instant) {
-        self.expires = now + self.timeout;
+        self.begin_anew(now);
         self.latest = self.expires + PATIENCE;
     }
 
-    fn fill(self, result: Result<(), PublishError>) {
+    /// The line was silent until now.
+    fn begin_anew(&mut self, now: Instant) {
+        self.wears = now + WEAR.min(self.timeout);
+        self.expires = now + self.timeout;
+    }
+
+    pub(super) fn fill(self, result: Result<(), PublishError>) {
         let mut job = self.job.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = job.results.get_mut(self.index)
             && slot.is_none()
@@ -87,13 +98,32 @@ pub(super) enum End {
     /// Nobody needs the channel for now, or any more.
     Idle,
     HandlesGone,
-    /// The channel is closed, or what is on it is never answered.
+    /// The channel is closed.
     Broken,
+    /// The broker answers, but does not confirm: what comes next gets another channel.
+    Worn,
+}
+
+/// What a session has to know of its publisher.
+#[derive(Debug, Clone)]
+pub(super) struct Terms {
+    /// How many publishes may be outstanding.
+    pub(super) window: usize,
+    /// Whether this is the home broker, which is waited for while it blocks or says nothing.
+    pub(super) home: bool,
+    /// Whether opening the channel declares the queue.
+    pub(super) declares: bool,
+    /// Whether the last publish went without a confirm.
+    pub(super) stalled: Arc<AtomicBool>,
+    /// Whether a worn channel is being seen out.
+    pub(super) seeing_out: Arc<AtomicBool>,
 }
 
 /// A channel to publish on, and what keeps its connection in use.
 pub(super) struct Opened {
     pub(super) channel: Channel,
+    /// Where the home broker is asked for a sign of life.
+    pub(super) asking: Option<Channel>,
     pub(super) status: lapin::ConnectionStatus,
     /// Publishes that the client library has not written yet.
     pub(super) unwritten: Arc<AtomicUsize>,
@@ -108,38 +138,39 @@ impl Opened {
     }
 }
 
+/// Messages that wait for room on a channel.
+pub(super) type Waiting = VecDeque<(Slot, Message)>;
+
 /// Publishing on one channel, from its opening to its end.
 pub(super) struct Session {
     opened: Opened,
-    /// How many publishes may be outstanding.
-    window: usize,
+    terms: Terms,
     confirms: FuturesUnordered<BoxFuture<'static, Complete>>,
     ledger: Ledger<Slot>,
-    pulse: Pulse,
+    pulse: Option<Pulse>,
+    worn: bool,
     /// Messages taken from a job that the window has no room for yet.
-    waiting: VecDeque<(Slot, Message)>,
+    waiting: Waiting,
 }
 
 impl Session {
-    pub(super) fn new(opened: Opened, window: usize) -> Self {
+    pub(super) fn new(mut opened: Opened, terms: Terms, waiting: Waiting) -> Self {
         Self {
-            pulse: Pulse::new(opened.channel.clone()),
+            pulse: opened.asking.take().map(Pulse::new),
             opened,
-            window,
+            terms,
             confirms: FuturesUnordered::new(),
             ledger: Ledger::new(),
-            waiting: VecDeque::new(),
+            worn: false,
+            waiting,
         }
     }
 
-    /// Publishes until the channel breaks or is never answered, idles, or nobody is left to ask for
-    /// more.
-    pub(super) async fn run(&mut self, task: &mut Task, first: Job) -> End {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    /// Publishes until the channel breaks or is worn, idles, or nobody is left to ask for more.
+    pub(super) async fn run(&mut self, jobs: &mut mpsc::Receiver<Job>) -> End {
+        let mut tick = ticks();
         let mut answered = Instant::now();
         let mut handles_gone = false;
-        self.take(first);
         loop {
             self.admit();
             if handles_gone && self.confirms.is_empty() && self.waiting.is_empty() {
@@ -148,14 +179,17 @@ impl Session {
             tokio::select! {
                 biased;
                 _ = tick.tick() => {
-                    if !self.opened.status.connected() {
-                        return self.fail_all(|_| PublishError::Lost("the connection is gone".into()));
+                    if let Some(end) = self.look_at_the_time() {
+                        return end;
                     }
-                    self.expire(task);
-                    let full = self.ledger.len() >= self.window;
-                    if full && task.stalled.load(Ordering::Relaxed) && answered.elapsed() >= SILENCE {
-                        // Full of what is never answered: what comes next gets another channel.
-                        return self.fail_all(|slot| PublishError::Timeout(slot.timeout));
+                    if self.worn && !handles_gone {
+                        self.terms.seeing_out.store(true, Ordering::Relaxed);
+                        return End::Worn;
+                    }
+                    let full = self.ledger.len() >= self.terms.window;
+                    let stalled = self.terms.stalled.load(Ordering::Relaxed);
+                    if full && stalled && answered.elapsed() >= SILENCE {
+                        self.give_up_waiting();
                     }
                     if self.ledger.is_empty() && answered.elapsed() >= IDLE {
                         return End::Idle;
@@ -163,46 +197,45 @@ impl Session {
                 }
                 Some(complete) = self.confirms.next(), if !self.confirms.is_empty() => {
                     answered = Instant::now();
-                    if let Some(end) = self.look_through(task, complete) {
+                    if let Some(end) = self.look_through(complete) {
                         return end;
                     }
                 }
-                job = task.jobs.recv(), if !handles_gone && self.waiting.is_empty() => match job {
-                    Some(job) => self.take(job),
+                job = jobs.recv(), if !handles_gone && self.waiting.is_empty() => match job {
+                    Some(job) => take(job, &mut self.waiting),
                     None => handles_gone = true,
                 },
             }
         }
     }
 
-    /// Takes a job on, unless nobody waits for it any more: then it has been given up, and must not
-    /// be published after all.
-    fn take(&mut self, job: Job) {
-        if job.reply.is_closed() {
-            return;
-        }
-        let now = Instant::now();
-        let count = job.messages.len();
-        let running = Arc::new(Mutex::new(Running {
-            results: vec![None; count],
-            open: count,
-            reply: Some(job.reply),
-        }));
-        for (index, message) in job.messages.into_iter().enumerate() {
-            let slot = Slot {
-                job: running.clone(),
-                index,
-                timeout: job.timeout,
-                expires: now,
-                latest: now,
+    /// What has not been published here, for another channel.
+    pub(super) fn take_waiting(&mut self) -> Waiting {
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// Waits until everything that was published here is answered, and takes nothing on. The channel
+    /// stays open for what is given up, too: to close one over a queue that does not answer holds up
+    /// the whole connection (seen on 3.10.8).
+    pub(super) async fn see_out(mut self, tasks: TaskTracker) {
+        let mut tick = ticks();
+        while !self.confirms.is_empty() {
+            let end = tokio::select! {
+                biased;
+                _ = tick.tick() => self.look_at_the_time(),
+                Some(complete) = self.confirms.next() => self.look_through(complete),
             };
-            self.waiting.push_back((slot, message));
+            if end.is_some() {
+                break;
+            }
         }
+        self.terms.seeing_out.store(false, Ordering::Relaxed);
+        self.close(&tasks);
     }
 
     /// Publishes what the window has room for. The time that a message is given begins here.
     fn admit(&mut self) {
-        while self.ledger.len() < self.window {
+        while !self.worn && self.ledger.len() < self.terms.window {
             let Some((mut slot, message)) = self.waiting.pop_front() else {
                 return;
             };
@@ -222,7 +255,7 @@ impl Session {
 
     /// Looks at every confirm that is complete, and only then decides what they mean: see
     /// [`returns`].
-    fn look_through(&mut self, task: &Task, first: Complete) -> Option<End> {
+    fn look_through(&mut self, first: Complete) -> Option<End> {
         let mut broken = None;
         let mut complete = Some(first);
         let woken = Arc::new(Woken(AtomicBool::new(false)));
@@ -250,7 +283,7 @@ impl Session {
         let mut missing = false;
         self.ledger.decide(|slot, answer| {
             missing |= matches!(answer, Answer::Returned(_));
-            task.stalled.store(false, Ordering::Relaxed);
+            self.terms.stalled.store(false, Ordering::Relaxed);
             slot.fill(match answer {
                 Answer::Confirmed => Ok(()),
                 Answer::Nacked => Err(PublishError::Nacked),
@@ -261,61 +294,76 @@ impl Session {
             return Some(self.fail_all(|_| error.clone()));
         }
         // If somebody deleted a queue that we declare, opening the channel again declares it again.
-        let declares = missing && task.declare.is_some();
+        let declares = missing && self.terms.declares;
         (declares && self.ledger.is_empty() && self.waiting.is_empty()).then_some(End::Broken)
     }
 
-    /// Fails what has waited too long for its confirm.
+    /// Ends what has no connection any more, and gives up what has waited too long.
+    fn look_at_the_time(&mut self) -> Option<End> {
+        if !self.opened.status.connected() {
+            return Some(self.fail_all(|_| PublishError::Lost("the connection is gone".into())));
+        }
+        self.expire(Instant::now());
+        None
+    }
+
+    /// Fails what has waited too long for its confirm, and sees whether the channel is worn.
     ///
-    /// While the home broker blocks its publishers nothing does: given up, the messages would be
+    /// While the home broker blocks its publishers nothing fails: given up, the messages would be
     /// published all the same when the alarm clears, and so twice. On a line that is silent they
     /// might, too: see [`Pulse`].
-    fn expire(&mut self, task: &Task) {
-        let now = Instant::now();
+    fn expire(&mut self, now: Instant) {
         let blocked = self.opened.status.blocked();
-        let home = task.source.is_home();
-        if blocked && home {
-            self.ledger.give_up(|slot| {
-                slot.begin(now);
-                false
-            });
+        if blocked && self.terms.home {
+            self.for_each(|slot| slot.begin(now));
             return;
         }
         let mut due = false;
-        self.ledger.give_up(|slot| {
-            due |= slot.expires <= now;
-            false
-        });
+        self.for_each(|slot| due |= slot.wears <= now);
         if !due {
-            self.pulse.forget();
+            self.pulse.iter_mut().for_each(Pulse::forget);
             return;
         }
-        let heard = if home {
-            match self.pulse.feel(now) {
-                Some(Felt::Awake(since)) => Some(since),
-                Some(Felt::Woken) => {
-                    self.ledger.give_up(|slot| {
-                        slot.expires = now + slot.timeout;
-                        false
-                    });
-                    return;
-                }
-                None => None,
+        let heard = match self.pulse.as_mut().map(|pulse| pulse.feel(now)) {
+            Some(Some(Felt::Awake(since))) => Some(since),
+            Some(Some(Felt::Woken)) => {
+                self.for_each(|slot| slot.begin_anew(now));
+                return;
             }
-        } else {
-            Some(now)
+            Some(None) => None,
+            None => Some(now),
         };
-        let over = |slot: &mut Slot| {
-            let heard = heard.is_some_and(|heard| slot.expires <= heard);
-            heard || slot.latest <= now
-        };
-        for slot in self.ledger.give_up(over) {
-            task.stalled.store(true, Ordering::Relaxed);
+        let before = |time: Instant| heard.is_some_and(|heard| time <= heard);
+        let mut worn = false;
+        self.for_each(|slot| worn |= before(slot.wears));
+        let over = |slot: &mut Slot| before(slot.expires) || slot.latest <= now;
+        let given_up = self.ledger.give_up(over);
+        // One at a time: where another channel does not help, there is no use in more of them.
+        let alone = !self.terms.seeing_out.load(Ordering::Relaxed);
+        self.worn |= alone && (!given_up.is_empty() || worn && self.terms.home);
+        for slot in given_up {
+            self.terms.stalled.store(true, Ordering::Relaxed);
             let error = if blocked {
                 PublishError::Blocked
             } else {
                 PublishError::Timeout(slot.timeout)
             };
+            slot.fill(Err(error));
+        }
+    }
+
+    /// Does something to every publish that is without its answer.
+    fn for_each(&mut self, mut change: impl FnMut(&mut Slot)) {
+        self.ledger.give_up(|slot| {
+            change(slot);
+            false
+        });
+    }
+
+    /// Fails what has not been published yet.
+    fn give_up_waiting(&mut self) {
+        for (slot, _) in self.waiting.drain(..) {
+            let error = PublishError::Timeout(slot.timeout);
             slot.fill(Err(error));
         }
     }
@@ -347,6 +395,38 @@ impl Session {
             }
         });
     }
+}
+
+/// Takes a job on, unless nobody waits for it any more: then it has been given up, and must not
+/// be published after all.
+pub(super) fn take(job: Job, waiting: &mut Waiting) {
+    if job.reply.is_closed() {
+        return;
+    }
+    let now = Instant::now();
+    let count = job.messages.len();
+    let running = Arc::new(Mutex::new(Running {
+        results: vec![None; count],
+        open: count,
+        reply: Some(job.reply),
+    }));
+    for (index, message) in job.messages.into_iter().enumerate() {
+        let slot = Slot {
+            job: running.clone(),
+            index,
+            timeout: job.timeout,
+            wears: now,
+            expires: now,
+            latest: now,
+        };
+        waiting.push_back((slot, message));
+    }
+}
+
+fn ticks() -> Interval {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 /// Tells that a future wants to be polled again.
