@@ -11,9 +11,15 @@ mod collector;
 mod ground;
 mod ledger;
 mod load;
+mod own_user;
 mod process;
 mod report;
 mod stage;
 
+mod alarms;
 mod bridge_killed;
+mod connections;
+mod consumers;
 mod home_broker;
+mod leaders;
+mod rights;

@@ -13,6 +13,8 @@ pub struct Window {
     pub from: Instant,
     /// When the bridge worked again.
     pub to: Instant,
+    /// Whether anything was interrupted; otherwise things were only late.
+    pub interrupts: bool,
 }
 
 /// What the run was made with.
@@ -113,6 +115,7 @@ impl Account {
     /// there may be as many second attempts as there were first ones.
     fn judge_repeats(&mut self, pair: &Pair, terms: &Terms, windows: &[Window]) {
         let of = |attempt| pair.arrivals.iter().filter(move |a| a.attempt == attempt);
+        let windows: Vec<_> = windows.iter().filter(|w| w.interrupts).collect();
         let mut copies = 1;
         for attempt in [1, 2] {
             let mut times = of(attempt);
@@ -262,14 +265,21 @@ mod tests {
         let too_late = Window {
             from: later,
             to: later,
+            interrupts: true,
         };
         assert_eq!(account(&ledger, &[too_late]).unexplained, 1);
         let meanwhile = Window {
             from: now,
             to: later,
+            interrupts: true,
         };
         let explained = account(&ledger, &[meanwhile]);
         assert_eq!((explained.unexplained, explained.repeats), (0, 1));
+        let only_late = Window {
+            interrupts: false,
+            ..meanwhile
+        };
+        assert_eq!(account(&ledger, &[only_late]).unexplained, 1);
     }
 
     #[test]
@@ -284,7 +294,11 @@ mod tests {
         for (attempt, at) in [(1, now), (1, now), (2, later), (2, later)] {
             push(attempt, at);
         }
-        let window = Window { from: now, to: now };
+        let window = Window {
+            from: now,
+            to: now,
+            interrupts: true,
+        };
         let two = account(&ledger, &[window]);
         assert_eq!((two.repeats, two.unexplained), (2, 0));
         push(2, later);
@@ -321,6 +335,7 @@ mod tests {
         let window = Window {
             from: now,
             to: late,
+            interrupts: true,
         };
         assert_eq!(account(&ledger, &[window]).late, 0);
     }

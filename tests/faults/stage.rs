@@ -75,13 +75,32 @@ impl Options {
 pub struct Fault {
     what: String,
     from: Instant,
-    /// From when on `/readyz` must say no, until [`Self::clearing`].
+    /// How long after it is in force `/readyz` must say no, until [`Self::clearing`].
     unready: Option<Duration>,
+    in_force: Instant,
+    /// Whether what is in flight may be repeated.
+    interrupts: bool,
     clearing: Option<Instant>,
     cleared: Option<Instant>,
 }
 
 impl Fault {
+    /// Nothing is interrupted by it, so nothing may be repeated.
+    pub fn that_repeats_nothing(mut self) -> Self {
+        self.interrupts = false;
+        self
+    }
+
+    /// Says that making it took a while: only from now on must the bridge notice.
+    pub fn in_force(&mut self) {
+        self.in_force = Instant::now();
+    }
+
+    /// When it began.
+    pub fn from(&self) -> Instant {
+        self.from
+    }
+
     /// Says that it is being undone: from now on the bridge may be ready again.
     pub fn clearing(&mut self) {
         self.clearing = Some(Instant::now());
@@ -160,14 +179,20 @@ impl Stage {
     /// runs are about.
     pub async fn ready(options: Options) -> (Self, Process) {
         let stage = Self::new(options).await;
-        let bridge = stage.start_bridge().await;
-        block_in_place(|| {
-            stage.ground.home.sync().unwrap();
-            stage.ground.away.sync().unwrap();
-        });
-        stage.start_load();
-        stage.flows(Instant::now(), &Who::WELL).await;
+        let bridge = stage.begin().await;
         (stage, bridge)
+    }
+
+    /// The same, for a stage that is set up.
+    pub async fn begin(&self) -> Process {
+        let bridge = self.start_bridge().await;
+        block_in_place(|| {
+            self.ground.home.sync().unwrap();
+            self.ground.away.sync().unwrap();
+        });
+        self.start_load();
+        self.flows(Instant::now(), &Who::WELL).await;
+        bridge
     }
 
     /// Publishes from now on.
@@ -193,10 +218,13 @@ impl Stage {
     /// Says that something is interrupted from now on, so that what is in flight may be repeated;
     /// and, if the bridge must notice, after which time `/readyz` must say so.
     pub fn fault(&self, what: impl Into<String>, unready: Option<Duration>) -> Fault {
+        let now = Instant::now();
         Fault {
             what: what.into(),
-            from: Instant::now(),
+            from: now,
             unready,
+            in_force: now,
+            interrupts: true,
             clearing: None,
             cleared: None,
         }
@@ -230,6 +258,7 @@ impl Stage {
         self.windows.borrow_mut().push(Window {
             from: fault.from,
             to: Instant::now(),
+            interrupts: fault.interrupts,
         });
         self.recoveries.borrow_mut().push(Recovery {
             what: fault.what,
@@ -240,7 +269,7 @@ impl Stage {
     }
 
     /// Waits until an event published after `since` has reached each of these.
-    async fn flows(&self, since: Instant, to: &[Who]) {
+    pub async fn flows(&self, since: Instant, to: &[Who]) {
         let flows = async || self.ledger.waiting(to, since).is_empty().then_some(());
         let until = Instant::now() + RECOVERY_PATIENCE;
         while Instant::now() < until {
@@ -261,10 +290,10 @@ impl Stage {
             return;
         };
         let lie = samples.iter().find(|sample| {
-            sample.status == 200 && sample.asked > fault.from + grace && sample.asked < clearing
+            sample.status == 200 && sample.asked > fault.in_force + grace && sample.asked < clearing
         });
         if let Some(lie) = lie {
-            let after = lie.asked - fault.from;
+            let after = lie.asked - fault.in_force;
             let wrong = format!("{}: /readyz said yes {after:?} into it", fault.what);
             self.wrong.borrow_mut().push(wrong);
         }
@@ -283,12 +312,7 @@ impl Stage {
     /// Publishes no more, waits until every delivery is somewhere and nothing is on its way, stops
     /// the bridges, and makes up the account.
     pub async fn finish(self, bridges: Vec<Process>) -> Report {
-        let load = self.load.borrow_mut().take();
-        if let Some(load) = load {
-            load.stop().await;
-        }
-        let client = Client::connect(&self.ground.home.amqp_uri("/")).await;
-        self.settle(&client).await;
+        self.quiet().await;
         for bridge in bridges {
             let remains = bridge.stop(SHUTDOWN * 2).await;
             if remains.code != Some(0) {
@@ -296,6 +320,7 @@ impl Stage {
             }
             self.keep(remains);
         }
+        let client = Client::connect(&self.ground.home.amqp_uri("/")).await;
         // What was unacknowledged is ready again, and counts.
         let left = self.on_its_way(&client).await;
         if left > 0 {
@@ -303,6 +328,16 @@ impl Stage {
         }
         self.take_everything(&client).await;
         self.report()
+    }
+
+    /// Publishes no more, and waits until every delivery is somewhere and nothing is on its way.
+    pub async fn quiet(&self) {
+        let load = self.load.borrow_mut().take();
+        if let Some(load) = load {
+            load.stop().await;
+        }
+        let client = Client::connect(&self.ground.home.amqp_uri("/")).await;
+        self.settle(&client).await;
     }
 
     /// Waits until every delivery is somewhere, and the line is empty.
