@@ -14,6 +14,7 @@ mod support;
 mod alarm;
 mod audience;
 mod commands;
+mod declared_anew;
 mod deleted_exchange;
 mod demo;
 mod faults;

@@ -80,6 +80,10 @@ pub async fn consume<W, F>(
                     }
                     (failures, said) = (0, false);
                     let settler = session.settler();
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        () = home.repaired() => {}
+                    }
                     present(true);
                     work(session).await;
                     present(false);

@@ -184,7 +184,7 @@ impl Home {
                 Err(error) => {
                     let why = error.to_string();
                     // Said once for each outage, and again only if it becomes another one.
-                    if failures == 0 && said.is_empty() || error.is_final() && said != why {
+                    if failures == 0 && said.is_empty() || error.is_refusal() && said != why {
                         warn!("cannot use the home broker: {why}; trying for ever");
                         said.clone_from(&why);
                     }
@@ -211,6 +211,11 @@ impl Home {
         // It may take seconds, and who waited for it need not do it again.
         *repaired = Some(Instant::now());
         result
+    }
+
+    /// Waits while somebody brings the topology back: a queue may be there, and not be bound yet.
+    pub async fn repaired(&self) {
+        drop(self.repaired.lock().await);
     }
 
     /// [`Self::repair`] on the connection that there is, if there is one.

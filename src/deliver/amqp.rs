@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::guard::{AddressGuard, ResolveError};
 use crate::{
     broker::{
-        connection::{ConnectError, DialError, Dialer, Resolver, TlsFiles},
+        connection::{ConnectError, DialError, Dialer, Resolver, TlsFiles, fixed_uri},
         pool::Source,
         publisher::PublishError,
         publishers::Publishers,
@@ -114,7 +114,7 @@ impl AmqpSender {
 
     fn source(&self, uri: SecretString) -> Source {
         let dialer = Dialer {
-            uri,
+            uri: fixed_uri(uri),
             tls: TlsFiles {
                 ca: self.ca_file.clone(),
                 identity: None,
