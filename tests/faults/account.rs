@@ -73,12 +73,13 @@ impl Account {
             ..Self::default()
         };
         for pair in book.owed() {
-            account.add(pair, terms, windows);
+            let sent = book.events[pair.event].sent;
+            account.add(pair, sent, terms, windows);
         }
         account
     }
 
-    fn add(&mut self, pair: &Pair, terms: &Terms, windows: &[Window]) {
+    fn add(&mut self, pair: &Pair, sent: Instant, terms: &Terms, windows: &[Window]) {
         self.pairs += 1;
         self.delivered += usize::from(pair.delivered);
         self.dead += usize::from(!pair.dead.is_empty());
@@ -89,7 +90,7 @@ impl Account {
             self.blame(pair, "is nowhere");
         }
         self.judge_fate(pair, terms);
-        self.judge_repeats(pair, terms, windows);
+        self.judge_repeats(pair, sent, terms, windows);
         self.judge_delay(pair, terms, windows);
     }
 
@@ -112,8 +113,9 @@ impl Account {
 
     /// Whether what came more than once was in flight when something was interrupted. An event whose
     /// intake is repeated makes a second copy of a delivery, which has two attempts of its own: so
-    /// there may be as many second attempts as there were first ones.
-    fn judge_repeats(&mut self, pair: &Pair, terms: &Terms, windows: &[Window]) {
+    /// there may be as many second attempts as there were first ones; and both copies may wait in
+    /// their lane until after the interruption.
+    fn judge_repeats(&mut self, pair: &Pair, sent: Instant, terms: &Terms, windows: &[Window]) {
         let of = |attempt| pair.arrivals.iter().filter(move |a| a.attempt == attempt);
         let windows: Vec<_> = windows.iter().filter(|w| w.interrupts).collect();
         let mut copies = 1;
@@ -125,7 +127,8 @@ impl Account {
             let mut repeats = 0;
             for again in times {
                 let in_flight = windows.iter().any(|window| {
-                    before.at <= window.to
+                    let begun = if attempt == 1 { sent } else { before.at };
+                    begun <= window.to
                         && again.at >= window.from
                         && before.at + terms.timeout + UNSETTLED >= window.from
                 });
@@ -135,7 +138,10 @@ impl Account {
                     self.repeats += 1;
                 } else {
                     self.unexplained += 1;
-                    self.blame(pair, "came again without a reason");
+                    let since = |window: &&Window| again.at.checked_duration_since(window.to);
+                    let since = windows.iter().filter_map(since).min();
+                    let what = format!("came again without a reason, {since:?} after the last");
+                    self.blame(pair, &what);
                 }
                 before = again;
             }
@@ -156,16 +162,20 @@ impl Account {
         else {
             return;
         };
-        let waited = second.at.duration_since(first.at);
-        if waited + ROUNDING < terms.retry_delay {
+        let disturbed = |from: Instant| {
+            let mut windows = windows.iter();
+            windows.any(|window| from <= window.to && second.at >= window.from)
+        };
+        // What a blocked broker does not read arrives when it does, both attempts at once.
+        let held = pair.who.away() && terms.hurt.contains(&pair.who);
+        let waited = second.at.saturating_duration_since(first.at);
+        if waited + ROUNDING < terms.retry_delay && !(held && disturbed(first.at)) {
             self.early += 1;
             self.blame(pair, &format!("retried after {waited:?}"));
         }
         let waited = second.at.saturating_duration_since(last.at);
-        let disturbed = windows
-            .iter()
-            .any(|window| last.at <= window.to && second.at >= window.from);
-        if waited > terms.retry_delay + terms.timeout + LATE && !disturbed {
+        let late = terms.retry_delay + terms.timeout + LATE;
+        if waited > late && !disturbed(last.at) {
             self.late += 1;
             self.blame(pair, &format!("retried only after {waited:?}"));
         }
@@ -280,6 +290,21 @@ mod tests {
             ..meanwhile
         };
         assert_eq!(account(&ledger, &[only_late]).unexplained, 1);
+    }
+
+    #[test]
+    fn a_copy_may_wait_in_its_lane_until_after_the_interruption_that_made_it() {
+        let (ledger, _) = book();
+        ledger.arrived(&id(Who::HttpWell), 1, true);
+        let sent = ledger.book().events[1].sent;
+        let until = |to| Window {
+            from: to,
+            to,
+            interrupts: true,
+        };
+        assert_eq!(account(&ledger, &[until(sent)]).unexplained, 0);
+        let before = sent - Duration::from_millis(1);
+        assert_eq!(account(&ledger, &[until(before)]).unexplained, 1);
     }
 
     #[test]

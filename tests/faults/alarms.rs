@@ -34,17 +34,23 @@ enum Alarm {
 
 impl Alarm {
     fn raise(self, node: &PrivateNode) {
-        Self::command(node, match self {
-            Self::Memory => ["set_vm_memory_high_watermark", "0.0000001"],
-            Self::Disk => ["set_disk_free_limit", "900000000000000"],
-        });
+        Self::command(
+            node,
+            match self {
+                Self::Memory => ["set_vm_memory_high_watermark", "0.0000001"],
+                Self::Disk => ["set_disk_free_limit", "900000000000000"],
+            },
+        );
     }
 
     fn clear(self, node: &PrivateNode) {
-        Self::command(node, match self {
-            Self::Memory => ["set_vm_memory_high_watermark", "0.6"],
-            Self::Disk => ["set_disk_free_limit", "50MB"],
-        });
+        Self::command(
+            node,
+            match self {
+                Self::Memory => ["set_vm_memory_high_watermark", "0.6"],
+                Self::Disk => ["set_disk_free_limit", "50MB"],
+            },
+        );
     }
 
     fn command(node: &PrivateNode, command: [&str; 2]) {
@@ -78,7 +84,7 @@ async fn a_disk_alarm_of_a_subscribers_broker_is_its_own_affair() {
 
 async fn at_home(name: &'static str, alarm: Alarm) {
     let (stage, bridge) = Stage::ready(Options::new(name)).await;
-    for hold in HOLDS {
+    for (alarms, hold) in (1..).zip(HOLDS) {
         stage.carry_on(LEAST, MOST).await;
         let fault = stage.fault(format!("{alarm:?} alarm at home"), Some(NOTICE));
         let mut fault = fault.that_repeats_nothing();
@@ -87,6 +93,8 @@ async fn at_home(name: &'static str, alarm: Alarm) {
         sleep(hold).await;
         let words = bridge.samples().pop().unwrap().words;
         assert!(words.contains("blocks publishers"), "/readyz says {words}");
+        let said = bridge.program.said("the home broker blocks publishers (");
+        assert_eq!(said, alarms, "the log says it once for each alarm");
         fault.clearing();
         alarm.clear(&stage.ground.home);
         fault.cleared();

@@ -12,6 +12,8 @@ use super::{
     stage::{Fault, Options, Stage},
 };
 
+const LEAST: Duration = Duration::from_secs(1);
+const MOST: Duration = Duration::from_secs(4);
 const TIMES: usize = 3;
 const SOON: Duration = Duration::from_secs(10);
 
@@ -26,6 +28,7 @@ async fn lanes_that_are_deleted_come_back() {
         lane("second", Who::HttpMoody),
     ];
     for _ in 0..TIMES {
+        stage.carry_on(LEAST, MOST).await;
         stage.quiet().await;
         let mut fault = stage.fault("three lanes are deleted", None);
         for lane in &lanes {
@@ -48,12 +51,15 @@ async fn lanes_that_are_deleted_come_back() {
 async fn an_events_queue_that_is_deleted_comes_back() {
     let (stage, bridge) = Stage::ready(Options::new("events-deleted")).await;
     for time in 0..2 * TIMES {
+        stage.carry_on(LEAST, MOST).await;
         stage.quiet().await;
         let mut fault = stage.fault("the events queue is deleted", None);
         if !time.is_multiple_of(2) {
             // Another consumer brings the topology back at the same time.
             own_user::delete_queue(&stage, &lane("first", Who::HttpWell));
-            stage.carry_on(Duration::ZERO, Duration::from_millis(300)).await;
+            stage
+                .carry_on(Duration::ZERO, Duration::from_millis(300))
+                .await;
         }
         own_user::delete_queue(&stage, "hookbridge.events");
         fault.cleared();
@@ -67,10 +73,14 @@ async fn an_events_queue_that_is_deleted_comes_back() {
     let unrouted = {
         let book = stage.ledger.book();
         let events = book.events.iter();
-        events.filter(|event| event.state == State::Uncertain).count()
+        events
+            .filter(|event| event.state == State::Uncertain)
+            .count()
     };
     if unrouted > 0 {
-        stage.wrong(format!("{unrouted} events found no queue while the bridge was ready"));
+        stage.wrong(format!(
+            "{unrouted} events found no queue while the bridge was ready"
+        ));
     }
     stage.finish(vec![bridge]).await.must_hold();
 }

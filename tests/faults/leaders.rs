@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use hookbridge::{delivery::{Pace, routing_key}, subscriber::SubscriberId};
+use hookbridge::{
+    delivery::{Pace, routing_key},
+    subscriber::SubscriberId,
+};
 use tokio::task::block_in_place;
 
 use super::{

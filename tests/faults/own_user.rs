@@ -49,7 +49,12 @@ pub fn permit(stage: &Stage, [configure, write, read]: [&str; 3]) {
 }
 
 pub fn delete_queue(stage: &Stage, queue: &str) {
-    must(stage, "DELETE", &format!("queues/%2F/{queue}"), &Value::Null);
+    must(
+        stage,
+        "DELETE",
+        &format!("queues/%2F/{queue}"),
+        &Value::Null,
+    );
 }
 
 /// Closes every connection of the bridge, from the broker's side. The broker answers with an error

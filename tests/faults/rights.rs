@@ -38,6 +38,15 @@ async fn permissions_that_are_taken_away_and_given_back_lose_nothing() {
         let mut fault = stage.fault(format!("no permission to {what}"), None);
         permit(&stage, permissions);
         sleep(HOLD).await;
+        {
+            let mut seen = std::collections::BTreeSet::new();
+            for x in bridge.samples() {
+                if x.asked > fault.from() {
+                    seen.insert((x.status, x.words));
+                }
+            }
+            println!("DEBUG {seen:?}");
+        }
         permit(&stage, EVERYTHING);
         fault.cleared();
         stage.recovered(fault, &[&bridge]).await;
@@ -56,6 +65,17 @@ async fn permissions_that_are_taken_away_and_given_back_lose_nothing() {
         fault.cleared();
         stage.recovered(fault, &[&bridge]).await;
     }
+    println!(
+        "DEBUG {}",
+        bridge
+            .program
+            .log()
+            .iter()
+            .filter(|l| !l.text.contains("attempt failed"))
+            .map(|l| l.text.clone())
+            .collect::<Vec<_>>()
+            .join("\n")
+    );
     stage.finish(vec![bridge]).await.must_hold();
 }
 
