@@ -34,7 +34,7 @@ use crate::{
         limits::Limits,
     },
     delivery::{Attempt, wire::Lanes},
-    intake::Intake,
+    intake::{Intake, Trouble},
     settings::{BrokerSettings, Settings},
     subscriber::{
         LiveSubscribers, SubscriberSet, Target,
@@ -187,6 +187,7 @@ impl Bridge {
             broker: home.clone(),
             home: queues,
             rejections: RejectionLog::default(),
+            trouble: Trouble::default(),
             subscribers: subscribers.clone(),
             metrics: metrics.clone(),
             tasks: work.clone(),
@@ -322,6 +323,7 @@ impl Bridge {
             self.readiness.clone(),
             self.metrics.clone(),
         );
+        let intake = self.intake.clone();
         let end = after.clone();
         self.services.spawn(async move {
             let mut said = false;
@@ -330,6 +332,7 @@ impl Bridge {
                 .is_err()
             {
                 tell_state(&home, &readiness, &metrics, &mut said);
+                readiness.set("deliveries", intake.trouble.why());
             }
         });
         let (home, topology, metrics) = (

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::{
     broker::{
@@ -34,8 +34,10 @@ use crate::{
     webhook::{self, EventType, Webhook},
 };
 
+mod trouble;
 mod window;
 
+pub use trouble::Trouble;
 use window::Window;
 
 /// Events dealt with together: a quarter of the usual prefetch, so that four batches overlap.
@@ -61,6 +63,8 @@ pub struct Intake {
     pub subscribers: LiveSubscribers,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
+    /// Whether the broker takes what is published.
+    pub trouble: Trouble,
     /// Says what is rejected.
     pub rejections: RejectionLog,
     /// Knows the batches under way.
@@ -291,7 +295,7 @@ impl Intake {
     /// Publishes to the bridge's own exchanges until every message is confirmed, or the session is
     /// dead. Tells which.
     async fn publish_until_confirmed(&self, mut messages: Vec<Message>, settler: &Settler) -> bool {
-        let mut said = false;
+        let mut stuck = None;
         while !messages.is_empty() {
             let results = self
                 .publisher
@@ -307,19 +311,15 @@ impl Intake {
                 }
                 None => true,
             });
-            let Some(error) = error else { return true };
+            let Some(error) = error else { break };
             if !settler.alive() {
                 return false;
             }
-            if said {
-                debug!("the broker does not take deliveries: {error}");
-            } else {
-                warn!(
-                    messages = messages.len(),
-                    "the broker does not take deliveries: {error}; their events stay unacknowledged, trying for ever"
-                );
-                said = true;
-            }
+            debug!(
+                messages = messages.len(),
+                "the broker does not take deliveries: {error}"
+            );
+            stuck.get_or_insert_with(|| self.trouble.stuck(&error));
             if matches!(
                 error,
                 PublishError::ChannelClosed(_) | PublishError::Returned(_)
@@ -328,6 +328,9 @@ impl Intake {
                 self.broker.repair_now().await;
             }
             tokio::time::sleep(PAUSE).await;
+        }
+        if let Some(stuck) = stuck {
+            stuck.taken();
         }
         true
     }

@@ -10,7 +10,7 @@ use hookbridge::broker::{
     topology::Topology,
 };
 use tokio::{sync::watch, time::timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::support::{broker::Vhost, client::Published, eventually::SOON, line::SOURCE};
 
@@ -31,7 +31,8 @@ async fn a_consumer_is_not_there_before_its_queue_is_bound_again() {
     let home = Arc::new(Home::new(&dialer, Arc::new(topology), true).unwrap());
     let stop = CancellationToken::new();
     let (running, end) = (home.clone(), stop.clone());
-    tokio::spawn(async move { running.run(end).await });
+    let tasks = TaskTracker::new();
+    tasks.spawn(async move { running.run(end).await });
     let (told, mut there) = watch::channel(false);
     let present = move |now| {
         told.send_replace(now);
@@ -41,7 +42,7 @@ async fn a_consumer_is_not_there_before_its_queue_is_bound_again() {
         queue: events.clone(),
         prefetch: 10,
     };
-    tokio::spawn(consume(home.clone(), options, stop.clone(), present, work));
+    tasks.spawn(consume(home.clone(), options, stop.clone(), present, work));
     let mut wait = async |what: &str, now: bool| {
         let waited = timeout(SOON, there.wait_for(|there| *there == now)).await;
         waited.expect(what).expect("the consumer runs");
@@ -58,4 +59,6 @@ async fn a_consumer_is_not_there_before_its_queue_is_bound_again() {
     let ((), published) = tokio::join!(home.repair_now(), consumed);
     assert_eq!(published, Published::Routed);
     stop.cancel();
+    tasks.close();
+    tasks.wait().await;
 }

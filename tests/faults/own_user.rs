@@ -71,6 +71,31 @@ pub fn close_connections(stage: &Stage) {
     assert!(closed, "the connections of the bridge stay open");
 }
 
+/// The same for those over which it publishes.
+pub fn close_publishing(stage: &Stage) {
+    let home = &stage.ground.home;
+    let listed = block_in_place(|| management::call_at(home, "GET", "connections", &Value::Null));
+    let listed = listed.json();
+    let publish = listed.as_array().unwrap().iter().filter(|connection| {
+        let name = connection["client_properties"]["connection_name"].as_str();
+        connection["user"] == USER && name.is_some_and(|name| name.contains("publish"))
+    });
+    let names: Vec<_> = publish.map(|c| c["name"].as_str().unwrap()).collect();
+    assert!(
+        !names.is_empty(),
+        "the bridge publishes over none of {listed}"
+    );
+    for name in names {
+        let name = name.replace(' ', "%20").replace('>', "%3E");
+        must(
+            stage,
+            "DELETE",
+            &format!("connections/{name}"),
+            &Value::Null,
+        );
+    }
+}
+
 fn must(stage: &Stage, method: &str, path: &str, body: &Value) {
     block_in_place(|| management::must_at(&stage.ground.home, method, path, body));
 }

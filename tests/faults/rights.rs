@@ -7,7 +7,9 @@ use tokio::time::sleep;
 
 use super::{
     cast::Who,
-    own_user::{self, EVERYTHING, PASSWORD, close_connections, permit, set_password, uri},
+    own_user::{
+        self, EVERYTHING, PASSWORD, close_connections, close_publishing, permit, set_password, uri,
+    },
     process::Process,
     stage::{Fault, Options, Stage},
 };
@@ -24,29 +26,17 @@ const WITHOUT: [(&str, [&str; 3]); 3] = [
     ("read", [".*", ".*", ""]),
 ];
 
-/// What is under way goes on, as far as the broker lets it; then the connections are closed, too.
+/// The broker asks when a channel is new: what is under way goes on. Then the connections are closed,
+/// too.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "two minutes: make faults"]
 async fn permissions_that_are_taken_away_and_given_back_lose_nothing() {
-    let options = Options {
-        hurt: vec![Who::HomeWell, Who::HomeMissing, Who::HomeFull],
-        ..Options::new("permission-taken")
-    };
-    let (stage, bridge) = own_user::ready(options).await;
+    let (stage, bridge) = own_user::ready(Options::new("permission-taken")).await;
     for (what, permissions) in WITHOUT {
         stage.carry_on(LEAST, MOST).await;
         let mut fault = stage.fault(format!("no permission to {what}"), None);
         permit(&stage, permissions);
         sleep(HOLD).await;
-        {
-            let mut seen = std::collections::BTreeSet::new();
-            for x in bridge.samples() {
-                if x.asked > fault.from() {
-                    seen.insert((x.status, x.words));
-                }
-            }
-            println!("DEBUG {seen:?}");
-        }
         permit(&stage, EVERYTHING);
         fault.cleared();
         stage.recovered(fault, &[&bridge]).await;
@@ -65,17 +55,33 @@ async fn permissions_that_are_taken_away_and_given_back_lose_nothing() {
         fault.cleared();
         stage.recovered(fault, &[&bridge]).await;
     }
-    println!(
-        "DEBUG {}",
-        bridge
-            .program
-            .log()
-            .iter()
-            .filter(|l| !l.text.contains("attempt failed"))
-            .map(|l| l.text.clone())
-            .collect::<Vec<_>>()
-            .join("\n")
-    );
+    stage.finish(vec![bridge]).await.must_hold();
+}
+
+/// Events are consumed, and nothing can be published: they stay where they are.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a minute: make faults"]
+async fn a_bridge_that_may_consume_and_not_publish_loses_nothing() {
+    let options = Options {
+        hurt: vec![Who::HomeWell, Who::HomeMissing, Who::HomeFull],
+        ..Options::new("publishing-refused")
+    };
+    let (stage, bridge) = own_user::ready(options).await;
+    for _ in 0..3 {
+        // The broker lists a connection some seconds after it is made.
+        stage.carry_on(HOLD, HOLD + MOST).await;
+        let mut fault = stage.fault("publishing is refused", Some(NOTICE));
+        let [configure, _, read] = EVERYTHING;
+        permit(&stage, [configure, "", read]);
+        close_publishing(&stage);
+        fault.in_force();
+        sleep(HOLD).await;
+        says(&bridge, "ACCESS_REFUSED");
+        fault.clearing();
+        permit(&stage, EVERYTHING);
+        fault.cleared();
+        stage.recovered(fault, &[&bridge]).await;
+    }
     stage.finish(vec![bridge]).await.must_hold();
 }
 
