@@ -158,7 +158,8 @@ impl Account {
             return;
         }
         let of = |attempt| pair.arrivals.iter().filter(move |a| a.attempt == attempt);
-        let (Some(first), Some(last), Some(second)) = (of(1).next(), of(1).last(), of(2).next())
+        let (Some(first), Some(last), Some(second)) =
+            (of(1).next(), of(1).next_back(), of(2).next())
         else {
             return;
         };
@@ -303,7 +304,7 @@ mod tests {
             interrupts: true,
         };
         assert_eq!(account(&ledger, &[until(sent)]).unexplained, 0);
-        let before = sent - Duration::from_millis(1);
+        let before = sent.checked_sub(Duration::from_millis(1)).unwrap();
         assert_eq!(account(&ledger, &[until(before)]).unexplained, 1);
     }
 

@@ -132,7 +132,7 @@ async fn away(name: &'static str, alarm: Alarm) {
             let slowest = slowest(&ledger, who, raised, cleared);
             assert!(slowest < UNDISTURBED, "{who} waited {slowest:?}");
         }
-        all_are_dead_as_blocked(&ledger, raised, cleared - TWO_ATTEMPTS);
+        all_are_dead_as_blocked(&ledger, raised, cleared.checked_sub(TWO_ATTEMPTS).unwrap());
     }
 }
 
