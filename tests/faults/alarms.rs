@@ -23,8 +23,9 @@ const NOTICE: Duration = Duration::from_secs(2);
 const HOLDS: [Duration; 2] = [Duration::from_secs(12), Duration::from_secs(35)];
 /// Two attempts and the delay between them, and some time to spare.
 const TWO_ATTEMPTS: Duration = Duration::from_secs(9);
-/// What a delivery to somebody else may take meanwhile: less than one attempt that is given up.
-const UNDISTURBED: Duration = Duration::from_millis(1900);
+/// What nine in ten deliveries to others may take meanwhile: half of one attempt that is given up. The
+/// tenth may meet a machine that is busy.
+const UNDISTURBED: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy)]
 enum Alarm {
@@ -129,26 +130,27 @@ async fn away(name: &'static str, alarm: Alarm) {
     stage.finish(vec![bridge]).await.must_hold();
     for (raised, cleared) in alarms {
         for who in [Who::HttpWell, Who::HomeWell] {
-            let slowest = slowest(&ledger, who, raised, cleared);
-            assert!(slowest < UNDISTURBED, "{who} waited {slowest:?}");
+            let waited = nine_in_ten(&ledger, who, raised, cleared);
+            assert!(waited < UNDISTURBED, "{who} waited {waited:?}");
         }
         all_are_dead_as_blocked(&ledger, raised, cleared.checked_sub(TWO_ATTEMPTS).unwrap());
     }
 }
 
-/// The longest time from publisher to subscriber, of the events sent in this time.
-fn slowest(ledger: &Ledger, who: Who, from: Instant, to: Instant) -> Duration {
+/// Within which time nine in ten of the events sent in this time came from publisher to subscriber.
+fn nine_in_ten(ledger: &Ledger, who: Who, from: Instant, to: Instant) -> Duration {
     let book = ledger.book();
-    let mut slowest = Duration::ZERO;
+    let mut times = Vec::new();
     for pair in book.pairs.values().filter(|pair| pair.who == who) {
         let sent = book.events[pair.event].sent;
         if let Some(first) = pair.arrivals.first()
             && (from..to).contains(&sent)
         {
-            slowest = slowest.max(first.at - sent);
+            times.push(first.at - sent);
         }
     }
-    slowest
+    times.sort_unstable();
+    times[times.len() * 9 / 10]
 }
 
 /// Both attempts of what was sent in this time fell into the alarm.
