@@ -118,23 +118,30 @@ impl Account {
     fn judge_repeats(&mut self, pair: &Pair, sent: Instant, terms: &Terms, windows: &[Window]) {
         let of = |attempt| pair.arrivals.iter().filter(move |a| a.attempt == attempt);
         let windows: Vec<_> = windows.iter().filter(|w| w.interrupts).collect();
-        let mut copies = 1;
+        let mut copies = 0;
         for attempt in [1, 2] {
-            let mut times = of(attempt);
-            let Some(mut before) = times.next() else {
-                continue;
-            };
-            let mut repeats = 0;
-            for again in times {
-                let in_flight = windows.iter().any(|window| {
-                    let begun = if attempt == 1 { sent } else { before.at };
-                    begun <= window.to
-                        && again.at >= window.from
-                        && before.at + terms.timeout + UNSETTLED >= window.from
+            let times: Vec<_> = of(attempt).collect();
+            let mut repeated = vec![false; times.len()];
+            let mut of_copies = copies;
+            for (index, again) in times.iter().enumerate().skip(1) {
+                // One that was cut off, and comes again: each at most once.
+                let cut_off = (0..index).find(|before| {
+                    let before_at = times[*before].at;
+                    let begun = if attempt == 1 { sent } else { before_at };
+                    let in_flight = |window: &&Window| {
+                        begun <= window.to
+                            && again.at >= window.from
+                            && before_at + terms.timeout + UNSETTLED >= window.from
+                    };
+                    !repeated[*before] && windows.iter().any(in_flight)
                 });
-                let explained = in_flight || pair.who.read_at_the_end() && !windows.is_empty();
-                repeats += 1;
-                if explained || attempt == 2 && repeats < copies {
+                if let Some(before) = cut_off {
+                    repeated[before] = true;
+                    self.repeats += 1;
+                } else if pair.who.read_at_the_end() && !windows.is_empty() {
+                    self.repeats += 1;
+                } else if of_copies > 0 {
+                    of_copies -= 1;
                     self.repeats += 1;
                 } else {
                     self.unexplained += 1;
@@ -143,9 +150,8 @@ impl Account {
                     let what = format!("came again without a reason, {since:?} after the last");
                     self.blame(pair, &what);
                 }
-                before = again;
             }
-            copies += repeats;
+            copies = times.len().saturating_sub(1);
         }
         if let Some(Arrival { attempt, .. }) = pair.arrivals.iter().find(|a| a.attempt > 2) {
             self.unexplained += 1;
@@ -329,6 +335,28 @@ mod tests {
         assert_eq!((two.repeats, two.unexplained), (2, 0));
         push(2, later);
         assert_eq!(account(&ledger, &[window]).unexplained, 1);
+    }
+
+    #[test]
+    fn each_of_two_copies_may_be_cut_off_once_by_one_interruption() {
+        let (ledger, now) = book();
+        let after = |seconds| now + Duration::from_secs(seconds);
+        let push = |attempt, at| {
+            let mut book = ledger.book();
+            let pair = book.pairs.get_mut(&id(Who::HttpMoody)).unwrap();
+            pair.arrivals.push(Arrival { attempt, at });
+        };
+        let windows = [(now, now), (after(11), after(12))].map(|(from, to)| Window {
+            from,
+            to,
+            interrupts: true,
+        });
+        for (attempt, at) in [(1, 0), (1, 0), (2, 10), (2, 10), (2, 13), (2, 13)] {
+            push(attempt, after(at));
+        }
+        assert_eq!(account(&ledger, &windows).unexplained, 0);
+        push(2, after(13));
+        assert_eq!(account(&ledger, &windows).unexplained, 1);
     }
 
     #[test]
