@@ -319,7 +319,10 @@ impl Intake {
                 messages = messages.len(),
                 "the broker does not take deliveries: {error}"
             );
-            stuck.get_or_insert_with(|| self.trouble.stuck(&error));
+            match &stuck {
+                None => stuck = Some(self.trouble.stuck(&error)),
+                Some(stuck) => stuck.still(&error),
+            }
             if matches!(
                 error,
                 PublishError::ChannelClosed(_) | PublishError::Returned(_)

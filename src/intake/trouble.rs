@@ -34,7 +34,7 @@ impl Trouble {
     pub(super) fn stuck(&self, why: &PublishError) -> Stuck<'_> {
         let mut state = self.state();
         state.batches += 1;
-        state.why = why.to_string();
+        state.note(why);
         if state.batches == 1 {
             warn!(
                 "the broker does not take deliveries: {why}; their events stay unacknowledged, trying for ever"
@@ -51,7 +51,22 @@ impl Trouble {
     }
 }
 
+impl State {
+    /// What the broker said goes before what followed from it: publishing on a channel that it has
+    /// just closed can cost the connection.
+    fn note(&mut self, why: &PublishError) {
+        if self.why.is_empty() || !matches!(why, PublishError::Lost(_)) {
+            self.why = why.to_string();
+        }
+    }
+}
+
 impl Stuck<'_> {
+    /// The broker did not take it again.
+    pub(super) fn still(&self, why: &PublishError) {
+        self.trouble.state().note(why);
+    }
+
     /// The broker has taken it after all.
     pub(super) fn taken(mut self) {
         self.taken = true;
@@ -62,8 +77,11 @@ impl Drop for Stuck<'_> {
     fn drop(&mut self) {
         let mut state = self.trouble.state();
         state.batches -= 1;
-        if state.batches == 0 && self.taken {
-            info!("the broker takes deliveries again");
+        if state.batches == 0 {
+            state.why.clear();
+            if self.taken {
+                info!("the broker takes deliveries again");
+            }
         }
     }
 }
@@ -81,6 +99,7 @@ mod tests {
             trouble.stuck(&PublishError::AccessRefused("no write".into())),
         );
         one.taken();
+        two.still(&PublishError::Lost("gone".into()));
         assert!(trouble.why().is_some_and(|why| why.contains("no write")));
         drop(two);
         assert_eq!(trouble.why(), None);
