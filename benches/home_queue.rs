@@ -22,7 +22,7 @@ use std::{
 use comfy_table::{Table, presets};
 use hookbridge::{
     broker::{
-        connection::{Dialer, OPERATION_TIMEOUT, TlsFiles, system_resolver},
+        connection::{Dialer, OPERATION_TIMEOUT, TlsFiles, fixed_uri, system_resolver},
         message::Message,
         pool::Source,
         publisher::Publisher,
@@ -73,7 +73,7 @@ async fn bench(node: &PrivateNode) {
     let uri = node.amqp_uri("/");
     write_settings(folder.path(), &uri);
     let dialer = Dialer {
-        uri: uri.as_str().into(),
+        uri: fixed_uri(uri.as_str().into()),
         tls: TlsFiles::default(),
         resolver: system_resolver(),
         name: "bench".into(),

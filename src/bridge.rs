@@ -34,7 +34,7 @@ use crate::{
         limits::Limits,
     },
     delivery::{Attempt, wire::Lanes},
-    intake::Intake,
+    intake::{Intake, Trouble},
     settings::{BrokerSettings, Settings},
     subscriber::{
         LiveSubscribers, SubscriberSet, Target,
@@ -128,8 +128,9 @@ impl Handle {
 
 /// How to connect to the home broker.
 pub fn home_dialer(settings: &BrokerSettings) -> Dialer {
+    let broker = settings.clone();
     Dialer {
-        uri: settings.uri.clone(),
+        uri: Arc::new(move || broker.current_uri()),
         tls: TlsFiles {
             ca: settings.ca_file.clone(),
             identity: settings
@@ -194,6 +195,7 @@ impl Bridge {
             broker: home.clone(),
             home: queues,
             notices: notices.clone(),
+            trouble: Trouble::default(),
             subscribers: subscribers.clone(),
             metrics: metrics.clone(),
             tasks: work.clone(),
@@ -335,13 +337,16 @@ impl Bridge {
             self.readiness.clone(),
             self.metrics.clone(),
         );
+        let intake = self.intake.clone();
         let end = after.clone();
         self.services.spawn(async move {
+            let mut said = false;
             while tokio::time::timeout(STATE_INTERVAL, end.cancelled())
                 .await
                 .is_err()
             {
-                tell_state(&home, &readiness, &metrics);
+                tell_state(&home, &readiness, &metrics, &mut said);
+                readiness.set("deliveries", intake.trouble.why());
             }
         });
         let (home, topology, metrics) = (
@@ -489,11 +494,17 @@ async fn bring_back(home: &Home, connection: &Connection, missing: &[&str], said
     }
 }
 
-fn tell_state(home: &Home, readiness: &Readiness, metrics: &Metrics) {
+/// `said` is whether the log tells of an alarm that is on.
+fn tell_state(home: &Home, readiness: &Readiness, metrics: &Metrics, said: &mut bool) {
     let (connected, blocked) = (home.connected(), home.blocked());
     metrics.broker(connected, blocked, home.reconnects());
     readiness.set(BROKER, home.down());
     let alarm =
         "blocks publishers (a memory or disk alarm): deliveries wait, and go on when it clears";
     readiness.set("home broker alarm", blocked.then(|| alarm.to_owned()));
+    match (std::mem::replace(said, blocked), blocked) {
+        (false, true) => warn!("the home broker {alarm}"),
+        (true, false) => info!("the home broker blocks publishers no more"),
+        _ => {}
+    }
 }

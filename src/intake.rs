@@ -24,7 +24,6 @@ use crate::{
         wire::{Consumed, Lanes},
     },
     event::{self, Envelope, Rejection},
-    lack::Shortage,
     settings::{SourceSettings, UnknownEvents},
     subscriber::{AmqpTarget, Destination, LiveSubscribers, Subscriber, SubscriberId, Target},
     telemetry::{
@@ -34,8 +33,10 @@ use crate::{
     webhook::{self, EventType, Webhook},
 };
 
+mod trouble;
 mod window;
 
+pub use trouble::Trouble;
 use window::Window;
 
 /// Events dealt with together: a quarter of the usual prefetch, so that four batches overlap.
@@ -63,6 +64,8 @@ pub struct Intake {
     pub metrics: Arc<Metrics>,
     /// Where it is said.
     pub notices: Arc<Notices>,
+    /// Whether the broker takes what is published.
+    pub trouble: Trouble,
     /// Knows the batches under way.
     pub tasks: TaskTracker,
 }
@@ -295,6 +298,7 @@ impl Intake {
     /// Publishes to the bridge's own exchanges until every message is confirmed, or the session is
     /// dead. Tells which.
     async fn publish_until_confirmed(&self, mut messages: Vec<Message>, settler: &Settler) -> bool {
+        let mut stuck = None;
         while !messages.is_empty() {
             let results = self
                 .publisher
@@ -310,15 +314,14 @@ impl Intake {
                 }
                 None => true,
             });
-            let Some(error) = error else { return true };
+            let Some(error) = error else { break };
             if !settler.alive() {
                 return false;
             }
-            let why = match error.shortage() {
-                Some(Shortage { lack, detail }) => lack.told(detail),
-                None => error.to_string(),
-            };
-            self.notices.untaken(messages.len(), why);
+            match &stuck {
+                None => stuck = Some(self.trouble.stuck(&error)),
+                Some(stuck) => stuck.still(&error),
+            }
             if matches!(
                 error,
                 PublishError::ChannelClosed(_) | PublishError::Returned(_)
@@ -327,6 +330,9 @@ impl Intake {
                 self.broker.repair_now().await;
             }
             tokio::time::sleep(PAUSE).await;
+        }
+        if let Some(stuck) = stuck {
+            stuck.taken();
         }
         true
     }

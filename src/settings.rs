@@ -16,6 +16,8 @@ pub mod mistakes;
 mod sections;
 mod values;
 
+use mistakes::Wrong;
+
 pub use loading::{Inspection, inspect, load};
 pub use mistakes::{Mistake, Mistakes, Place};
 
@@ -41,8 +43,10 @@ pub struct Settings {
 /// `[broker]`: the RabbitMQ that the bridge itself runs on.
 #[derive(Debug, Clone)]
 pub struct BrokerSettings {
-    /// `amqp://` or `amqps://`, with the password.
+    /// `amqp://` or `amqps://`, with the password, as it was when the settings were read.
     pub uri: SecretString,
+    /// The file that it stands in, if it is in one of its own.
+    pub uri_file: Option<PathBuf>,
     /// PEM file of certificate authorities trusted besides the system's.
     pub ca_file: Option<PathBuf>,
     /// PEM file of the client's certificate chain.
@@ -53,6 +57,18 @@ pub struct BrokerSettings {
     pub prefix: String,
     /// Whether `run` declares the topology; otherwise it only verifies it.
     pub declare: bool,
+}
+
+impl BrokerSettings {
+    /// The URI as it is now: what stands in a file is read again, since passwords change. What is
+    /// wrong with it is said in words without the secret.
+    pub fn current_uri(&self) -> Result<SecretString, String> {
+        let Some(path) = &self.uri_file else {
+            return Ok(self.uri.clone());
+        };
+        checks::checked_secret_in(path, |uri| checks::amqp_uri(uri).map(drop))
+            .map_err(|Wrong { what, remedy }| format!("`broker.uri_file` {what}. {remedy}"))
+    }
 }
 
 /// `[source]`: where domain events come from.

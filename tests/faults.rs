@@ -5,22 +5,28 @@
 //! the whole suite is what is ignored there: `make faults`. `FAULTS_SEED` repeats a run.
 
 mod account;
+mod alarms;
 mod bridge_killed;
 mod cast;
 mod chance;
 mod clock;
 mod cluster;
 mod collector;
+mod connections;
+mod consumers;
 mod crash_loop;
 mod full_load;
 mod ground;
 mod home_broker;
+mod leaders;
 mod ledger;
 mod load;
 mod network;
+mod own_user;
 mod process;
 mod random;
 mod report;
 mod resources;
 mod retry_delay;
+mod rights;
 mod stage;

@@ -15,6 +15,7 @@ mod alarm;
 mod audience;
 mod cluster;
 mod commands;
+mod declared_anew;
 mod deleted_exchange;
 mod demo;
 mod faults;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use hookbridge::broker::connection::{Dialer, TlsFiles, system_resolver};
+use hookbridge::broker::connection::{Dialer, TlsFiles, fixed_uri, system_resolver};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -265,7 +265,7 @@ async fn a_strangers_broker_that_nests_its_tables_deep_is_an_error_and_not_our_e
     let broker = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = broker.local_addr().unwrap().port();
     let dialer = Dialer {
-        uri: format!("amqp://guest:guest@127.0.0.1:{port}").into(),
+        uri: fixed_uri(format!("amqp://guest:guest@127.0.0.1:{port}").into()),
         tls: TlsFiles::default(),
         resolver: system_resolver(),
         name: "test".into(),

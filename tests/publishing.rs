@@ -6,7 +6,7 @@ use std::{
 };
 
 use hookbridge::broker::{
-    connection::{Dialer, TlsFiles, system_resolver},
+    connection::{Dialer, TlsFiles, fixed_uri, system_resolver},
     message::Message,
     pool::Source,
     publisher::{PublishError, Publisher},
@@ -42,7 +42,7 @@ fn publisher(vhost: &Vhost, tasks: &TaskTracker) -> Publisher {
 
 fn publisher_at(uri: String, tasks: &TaskTracker) -> Publisher {
     let dialer = Dialer {
-        uri: uri.into(),
+        uri: fixed_uri(uri.into()),
         tls: TlsFiles::default(),
         resolver: system_resolver(),
         name: "publishing".into(),

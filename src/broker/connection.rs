@@ -13,7 +13,8 @@ use std::{
 
 pub use lapin::Connection;
 use lapin::{
-    AsyncTcpStream, ConnectionProperties,
+    AsyncTcpStream, ConnectionProperties, ErrorKind,
+    protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
     runtime::default_runtime,
     tcp::{OwnedIdentity, OwnedTLSConfig},
     uri::{AMQPScheme, AMQPUri},
@@ -46,7 +47,7 @@ pub enum ConnectError {
         /// How long it was given.
         limit: Duration,
     },
-    /// The address does not say where to connect.
+    /// There is no address, or it does not say where to connect.
     #[error("the broker's URI is not valid: {0}")]
     Uri(String),
     /// A certificate or key file cannot be read.
@@ -106,16 +107,31 @@ impl ConnectError {
                 Lack::of(error)
             }
             Self::Broker(error) => match error.kind() {
-                lapin::ErrorKind::IOError(error) => Lack::of(error),
+                ErrorKind::IOError(error) => Lack::of(error),
                 _ => None,
             },
             Self::Timeout { .. } | Self::Uri(_) => None,
         }
     }
 
+    /// Whether trying again cannot help before somebody changes something: a password, a file.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Uri(_) | Self::File { .. } => true,
+            Self::Broker(error) => {
+                matches!(error.kind(), ErrorKind::ProtocolError(amqp) if matches!(
+                    amqp.kind(),
+                    AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
+                        | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED)
+                ))
+            }
+            Self::Timeout { .. } | Self::Dial(_) => false,
+        }
+    }
+
     /// Finds the dialling step inside the error that the client library made of it.
     fn from_connect(error: lapin::Error) -> Self {
-        if let lapin::ErrorKind::IOError(io) = error.kind()
+        if let ErrorKind::IOError(io) = error.kind()
             && let Some(dial) = io
                 .get_ref()
                 .and_then(|inner| inner.downcast_ref::<DialError>())
@@ -156,6 +172,15 @@ pub fn system_resolver() -> Resolver {
             }
         })
     })
+}
+
+/// Tells the URI of a broker, `amqp://` or `amqps://`, or why there is none. It is asked at every
+/// dial: a password may change while the bridge runs.
+pub type UriSource = Arc<dyn Fn() -> Result<SecretString, String> + Send + Sync>;
+
+/// A URI that stays as it is.
+pub fn fixed_uri(uri: SecretString) -> UriSource {
+    Arc::new(move || Ok(uri.clone()))
 }
 
 /// What a TLS connection trusts and shows, besides the system's certificate authorities.
@@ -199,8 +224,8 @@ async fn read(path: &Path) -> Result<Vec<u8>, ConnectError> {
 /// Where and how to connect.
 #[derive(Clone)]
 pub struct Dialer {
-    /// `amqp://` or `amqps://`.
-    pub uri: SecretString,
+    /// Where to.
+    pub uri: UriSource,
     /// For `amqps://`.
     pub tls: TlsFiles,
     /// Which addresses a name may lead to.
@@ -224,8 +249,14 @@ impl Dialer {
         Ok(self.uri()?.vhost)
     }
 
+    /// The URI as it is now, in words.
+    pub(super) fn current(&self) -> Result<SecretString, ConnectError> {
+        (self.uri)().map_err(ConnectError::Uri)
+    }
+
     pub(super) fn uri(&self) -> Result<AMQPUri, ConnectError> {
-        let text = self.uri.expose_secret();
+        let text = self.current()?;
+        let text = text.expose_secret();
         let mut uri: AMQPUri = text.parse().map_err(ConnectError::Uri)?;
         // The client library's own parser reads an IPv6 literal as "localhost".
         if let Some(address) = ipv6_literal(text) {
@@ -325,7 +356,7 @@ mod tests {
     #[test]
     fn an_ipv6_literal_is_dialled_as_it_is_written() {
         let dialer = |uri: &str| Dialer {
-            uri: uri.into(),
+            uri: fixed_uri(uri.into()),
             tls: TlsFiles::default(),
             resolver: system_resolver(),
             name: "test".into(),

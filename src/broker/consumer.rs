@@ -90,6 +90,10 @@ pub async fn consume<W, F>(
                     }
                     (failures, said) = (0, false);
                     let settler = session.settler();
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        () = home.repaired() => {}
+                    }
                     present(Presence::There);
                     work(session).await;
                     present(Presence::Gone);

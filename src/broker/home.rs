@@ -188,7 +188,8 @@ impl Home {
                 Err(error) => {
                     let (why, fault) = told(&error);
                     // Said once for each outage, again if it becomes another one, and now and then.
-                    let other = fault.as_ref().is_some_and(|fault| *fault != said);
+                    let other = fault.as_ref().is_some_and(|fault| *fault != said)
+                        || error.is_refusal() && said != why;
                     if said.is_empty() || other || said_at.elapsed() >= STILL_AWAY {
                         warn!("cannot use the home broker: {why}; trying for ever");
                         said = fault.unwrap_or_else(|| why.clone());
@@ -217,6 +218,11 @@ impl Home {
         // It may take seconds, and who waited for it need not do it again.
         *repaired = Some(Instant::now());
         result
+    }
+
+    /// Waits while somebody brings the topology back: a queue may be there, and not be bound yet.
+    pub async fn repaired(&self) {
+        drop(self.repaired.lock().await);
     }
 
     /// [`Self::repair`] on the connection that there is, if there is one.

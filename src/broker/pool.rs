@@ -15,14 +15,6 @@ use super::connection::{
     CONNECT_TIMEOUT, ConnectError, Dialer, HEARTBEAT, SMALL_FRAMES, deadline, ipv6_literal,
 };
 
-/// How a pool makes its connections.
-enum Maker {
-    /// `deadpool-lapin` makes them, where nothing needs adding.
-    Plain(deadpool_lapin::Manager),
-    /// For private certificate authorities, client certificates, and addresses that must be judged.
-    Dialer(Dialer),
-}
-
 /// A connection of a pool.
 pub struct Pooled {
     connection: Connection,
@@ -32,8 +24,33 @@ pub struct Pooled {
 
 /// Makes and checks the connections of one pool.
 pub struct Manager {
-    maker: Maker,
+    dialer: Dialer,
+    /// Whether the addresses need no judging, as those of the home broker.
+    home: bool,
     made: Mutex<Vec<ConnectionStatus>>,
+}
+
+impl Manager {
+    /// `deadpool-lapin` makes a connection where nothing needs adding; our own dialler, where there
+    /// are private certificate authorities, client certificates, or addresses to be judged.
+    async fn make(&self) -> Result<Connection, ConnectError> {
+        let tls = &self.dialer.tls;
+        let uri = self.dialer.current()?;
+        let uri = uri.expose_secret();
+        let nothing_to_add = tls.ca.is_none() && tls.identity.is_none();
+        if !self.home || !nothing_to_add || ipv6_literal(uri).is_some() {
+            return self.dialer.connect().await;
+        }
+        // The URI goes in as text: the limits that `Dialer::uri` sets are written into its query.
+        let dialer = self.dialer.clone();
+        let plain = deadpool_lapin::Manager::new(
+            with_limits(uri),
+            move || dialer.properties(),
+            default_runtime()?,
+        );
+        let creating = managed::Manager::create(&plain);
+        deadline("connect", CONNECT_TIMEOUT, creating).await
+    }
 }
 
 impl managed::Manager for Manager {
@@ -41,17 +58,7 @@ impl managed::Manager for Manager {
     type Error = ConnectError;
 
     async fn create(&self) -> Result<Pooled, ConnectError> {
-        let connection = match &self.maker {
-            Maker::Plain(manager) => {
-                deadline(
-                    "connect",
-                    CONNECT_TIMEOUT,
-                    managed::Manager::create(manager),
-                )
-                .await?
-            }
-            Maker::Dialer(dialer) => dialer.connect().await?,
-        };
+        let connection = self.make().await?;
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         made.retain(ConnectionStatus::connected);
         made.push(connection.status().clone());
@@ -123,32 +130,20 @@ impl Source {
     /// Connections to the home broker: a blocked one is waited for, since its messages will be
     /// taken once the alarm is over.
     pub fn home(dialer: Dialer, connections: usize) -> Result<Self, ConnectError> {
-        let plain = dialer.tls.ca.is_none()
-            && dialer.tls.identity.is_none()
-            && ipv6_literal(dialer.uri.expose_secret()).is_none();
-        let maker = if plain {
-            // The URI goes in as text: the limits that `Dialer::uri` sets are written into its query.
-            dialer.uri()?;
-            let uri = with_limits(dialer.uri.expose_secret());
-            Maker::Plain(deadpool_lapin::Manager::new(
-                uri,
-                move || dialer.properties(),
-                default_runtime()?,
-            ))
-        } else {
-            Maker::Dialer(dialer)
-        };
-        Ok(Self::new(maker, connections, true))
+        // What can never be dialled is said at once.
+        dialer.uri()?;
+        Ok(Self::new(dialer, connections, true))
     }
 
     /// Connections to a subscriber's own broker.
     pub fn outside(dialer: Dialer, connections: usize) -> Self {
-        Self::new(Maker::Dialer(dialer), connections, false)
+        Self::new(dialer, connections, false)
     }
 
-    fn new(maker: Maker, connections: usize, is_home: bool) -> Self {
+    fn new(dialer: Dialer, connections: usize, is_home: bool) -> Self {
         let manager = Manager {
-            maker,
+            dialer,
+            home: is_home,
             made: Mutex::default(),
         };
         let pool = Pool::builder(manager).max_size(connections).build();

@@ -94,6 +94,14 @@ impl PublishError {
             _ => None,
         }
     }
+
+    /// Why it failed, with the remedy where there is one here.
+    pub fn told(&self) -> String {
+        match self.shortage() {
+            Some(Shortage { lack, detail }) => lack.told(detail),
+            None => self.to_string(),
+        }
+    }
 }
 
 /// What became of each message of a publish, in order.
@@ -270,9 +278,10 @@ impl Task {
                 Some(_) => Some(connection.create_channel().await?),
                 None => None,
             };
-            let asking = match home {
-                true => Some(connection.asking().await?),
-                false => None,
+            let asking = if home {
+                Some(connection.asking().await?)
+            } else {
+                None
             };
             let channel = connection.create_channel().await?;
             channel

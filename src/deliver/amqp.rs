@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     broker::{
-        connection::{ConnectError, DialError, Dialer, Resolver, TlsFiles},
+        connection::{ConnectError, DialError, Dialer, Resolver, TlsFiles, fixed_uri},
         pool::Source,
         publisher::PublishError,
         publishers::Publishers,
@@ -140,7 +140,7 @@ impl AmqpSender {
 
     fn source(&self, uri: SecretString) -> Source {
         let dialer = Dialer {
-            uri,
+            uri: fixed_uri(uri),
             tls: TlsFiles {
                 ca: self.ca_file.clone(),
                 identity: None,

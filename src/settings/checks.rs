@@ -3,7 +3,7 @@
 
 use std::{fs, io, path::Path, time::Duration};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::mistakes::Wrong;
@@ -129,6 +129,19 @@ pub(crate) fn secret_in(path: &Path) -> Result<SecretString, Wrong> {
         ));
     }
     Ok(SecretString::from(secret))
+}
+
+/// [`secret_in`] that holds what `check` wants.
+pub(crate) fn checked_secret_in(
+    path: &Path,
+    check: impl Fn(&str) -> Result<(), Wrong>,
+) -> Result<SecretString, Wrong> {
+    let secret = secret_in(path)?;
+    check(secret.expose_secret()).map_err(|wrong| Wrong {
+        what: format!("names {}, whose content {}", path.display(), wrong.what),
+        ..wrong
+    })?;
+    Ok(secret)
 }
 
 /// The text without one newline at its end.

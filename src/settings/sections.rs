@@ -9,7 +9,7 @@ use super::{
     AdminSettings, BrokerSettings, DeliverySettings, LogFormat, LogSettings, Settings,
     SourceSettings, SubscribersSettings, TargetsSettings, UnknownEvents, checks,
     mistakes::{Wrong, nearest},
-    values::Values,
+    values::{Secret, Values},
 };
 
 /// The longest prefix: every name made from it stays far below AMQP's 255 bytes.
@@ -64,13 +64,18 @@ fn broker(values: &mut Values<'_>) -> Option<BrokerSettings> {
                       `broker.uri_file`";
         values.wrong("broker.uri", Wrong::new("is empty", remedy));
     }
+    let (uri, uri_file) = match uri {
+        Some(Secret { value, file }) => (value, file),
+        None => Default::default(),
+    };
     let broker = BrokerSettings {
         ca_file: values.file("broker.ca_file"),
         client_certificate_file: values.file("broker.client_certificate_file"),
         client_key_file: values.file("broker.client_key_file"),
         prefix: values.text("broker.prefix", prefix)?,
         declare: values.flag("broker.declare")?,
-        uri: uri.unwrap_or_default(),
+        uri,
+        uri_file,
     };
     let pair = [
         (
@@ -215,7 +220,7 @@ fn targets(values: &mut Values<'_>) -> Option<TargetsSettings> {
     Some(TargetsSettings {
         allow_networks,
         ca_file,
-        proxy,
+        proxy: proxy.map(|proxy| proxy.value),
     })
 }
 

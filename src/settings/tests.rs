@@ -166,6 +166,33 @@ fn a_secret_in_a_file_is_read_without_its_newline() {
 }
 
 #[test]
+fn a_uri_in_a_file_is_read_again_and_what_is_wrong_with_it_does_not_show_it() {
+    let directory = directory("[broker]\nuri_file = \"uri\"\n");
+    let file = directory.path().join("uri");
+    fs::write(&file, "amqp://u:old@rabbit\n").unwrap();
+    let broker = load_in(directory.path(), &[]).unwrap().broker;
+    fs::write(&file, "amqp://u:new@rabbit\n").unwrap();
+    let uri = broker.current_uri().unwrap();
+    assert_eq!(uri.expose_secret(), "amqp://u:new@rabbit");
+
+    fs::write(&file, "u:s3cret\n").unwrap();
+    let wrong = broker.current_uri().unwrap_err();
+    assert!(wrong.contains("broker.uri_file"), "{wrong}");
+    assert!(wrong.contains("another scheme"), "{wrong}");
+    assert!(!wrong.contains("s3cret"), "{wrong}");
+    fs::remove_file(&file).unwrap();
+    let wrong = broker.current_uri().unwrap_err();
+    assert!(wrong.contains("does not exist"), "{wrong}");
+}
+
+#[test]
+fn a_uri_that_is_not_in_a_file_stays_as_it_is() {
+    let broker = sound("[broker]\nuri = \"amqp://u:p@rabbit\"", &[]).broker;
+    let uri = broker.current_uri().unwrap();
+    assert_eq!(uri.expose_secret(), "amqp://u:p@rabbit");
+}
+
+#[test]
 fn the_environments_form_of_a_secret_goes_before_the_files() {
     let directory = directory("[broker]\nuri = \"amqp://plain\"\n");
     fs::write(directory.path().join("uri"), "amqp://from-file\n").unwrap();

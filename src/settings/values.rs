@@ -9,7 +9,7 @@ use std::{
 };
 
 use config::{Config, Value, ValueKind};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 use super::{
     checks, environment,
@@ -25,6 +25,12 @@ pub(super) struct Values<'p> {
     file: &'p Path,
     mistaken: BTreeSet<&'static str>,
     mistakes: Vec<Mistake>,
+}
+
+/// A secret, and the file that it stands in, if it does in one of its own.
+pub(super) struct Secret {
+    pub(super) value: SecretString,
+    pub(super) file: Option<PathBuf>,
 }
 
 impl<'p> Values<'p> {
@@ -159,13 +165,16 @@ impl<'p> Values<'p> {
         key: &'static str,
         file_key: &'static str,
         check: impl Fn(&str) -> Result<(), Wrong>,
-    ) -> Option<SecretString> {
+    ) -> Option<Secret> {
         let path = self.path(file_key);
         let given = self.is_given(key) && self.raw_text(key).is_ok_and(|text| !text.is_empty());
         let levels = (self.is_variable(key), self.is_variable(file_key));
         match path {
             Some(path) if !given || levels == (false, true) => {
-                return self.secret_in(file_key, &path, check);
+                let read = checks::checked_secret_in(&path, check);
+                let value = read.map_err(|wrong| self.wrong(file_key, wrong)).ok()?;
+                let file = Some(path);
+                return Some(Secret { value, file });
             }
             Some(_) if levels != (true, false) => {
                 let what = format!("is given beside `{key}`");
@@ -178,25 +187,10 @@ impl<'p> Values<'p> {
                 return Ok(None);
             }
             check(text)?;
-            Ok(Some(SecretString::from(text)))
+            let value = SecretString::from(text);
+            Ok(Some(Secret { value, file: None }))
         })
         .flatten()
-    }
-
-    fn secret_in(
-        &mut self,
-        file_key: &'static str,
-        path: &Path,
-        check: impl Fn(&str) -> Result<(), Wrong>,
-    ) -> Option<SecretString> {
-        let read = checks::secret_in(path).and_then(|secret| {
-            check(secret.expose_secret()).map_err(|wrong| Wrong {
-                what: format!("names {}, whose content {}", path.display(), wrong.what),
-                ..wrong
-            })?;
-            Ok(secret)
-        });
-        read.map_err(|wrong| self.wrong(file_key, wrong)).ok()
     }
 
     /// Notes a mistake in `key` unless its value is empty or an empty list: it is for a part that

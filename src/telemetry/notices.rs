@@ -26,7 +26,6 @@ pub struct Notices {
     failures: Summary<(SubscriberId, Reason, Attempt, Next), Failed>,
     shortages: Summary<Lack, Wanting>,
     malformed: Summary<Malformed, (Malformed, String)>,
-    untaken: Summary<(), (usize, String)>,
     unconsumed: Summary<(), (String, String)>,
 }
 
@@ -61,7 +60,6 @@ impl Default for Notices {
             failures: Summary::new(say_failed),
             shortages: Summary::new(say_wanting),
             malformed: Summary::new(say_malformed),
-            untaken: Summary::new(say_untaken),
             unconsumed: Summary::new(say_unconsumed),
         }
     }
@@ -109,11 +107,6 @@ impl Notices {
         self.malformed.note(error.clone(), line);
     }
 
-    /// The broker does not take the deliveries of a batch.
-    pub fn untaken(&self, messages: usize, error: String) {
-        self.untaken.note((), (messages, error));
-    }
-
     /// A queue cannot be consumed from, though the broker is there.
     pub fn unconsumed(&self, queue: &str, error: String) {
         self.unconsumed.note((), (queue.to_owned(), error));
@@ -126,7 +119,6 @@ impl Notices {
             self.failures.sweep();
             self.shortages.sweep();
             self.malformed.sweep();
-            self.untaken.sweep();
             self.unconsumed.sweep();
         }
     }
@@ -137,7 +129,6 @@ impl Notices {
         self.failures.flush();
         self.shortages.flush();
         self.malformed.flush();
-        self.untaken.flush();
         self.unconsumed.flush();
     }
 }
@@ -181,14 +172,6 @@ fn say_malformed((error, routing_key): &(Malformed, String), unsaid: u64) {
     warn!(
         key = routing_key,
         unsaid, "a message in a lane is {error}; it goes to the dead letters"
-    );
-}
-
-fn say_untaken((messages, error): &(usize, String), unsaid: u64) {
-    warn!(
-        messages,
-        unsaid,
-        "the broker does not take deliveries: {error}; their events stay unacknowledged, trying for ever"
     );
 }
 

@@ -136,36 +136,46 @@ impl Account {
     /// their lane until after the interruption. And a move to `retry` that was in flight may have
     /// been made twice.
     fn judge_repeats(&mut self, pair: &Pair, sent: Instant, terms: &Terms, windows: &[Window]) {
-        let moved = of(pair, 1).any(|first| terms.in_flight(first, windows));
-        let interrupted = windows.iter().any(|window| window.repeats);
-        let mut copies = 1_usize;
+        let windows: Vec<_> = windows.iter().filter(|window| window.repeats).collect();
+        let moved = of(pair, 1).any(|first| {
+            let in_flight = |window: &&Window| terms.unsettled(first.at, first, window);
+            windows.iter().any(in_flight)
+        });
+        let mut copies = 0;
         for attempt in [1, 2] {
-            let mut times = of(pair, attempt);
-            let Some(mut before) = times.next() else {
-                continue;
+            let times: Vec<_> = of(pair, attempt).collect();
+            let mut repeated = vec![false; times.len()];
+            let mut of_copies = match attempt {
+                1 => 0,
+                _ => (copies + 1) * (1 + usize::from(moved)) - 1,
             };
-            let mut repeats = 0;
-            for again in times {
-                let in_flight = windows.iter().any(|window| {
-                    let begun = if attempt == 1 { sent } else { before.at };
-                    again.at >= window.from && terms.unsettled(begun, before, window)
+            for (index, again) in times.iter().enumerate().skip(1) {
+                // One that was cut off, and comes again: each at most once.
+                let cut_off = (0..index).find(|before| {
+                    let arrival = times[*before];
+                    let begun = if attempt == 1 { sent } else { arrival.at };
+                    let in_flight = |window: &&Window| {
+                        again.at >= window.from && terms.unsettled(begun, arrival, window)
+                    };
+                    !repeated[*before] && windows.iter().any(in_flight)
                 });
-                let most = copies * (1 + usize::from(moved));
-                let forked = attempt == 2 && repeats + 1 < most;
-                let unseen = pair.who.read_at_the_end() && interrupted;
-                repeats += 1;
-                if in_flight || forked || unseen {
+                if let Some(before) = cut_off {
+                    repeated[before] = true;
+                    self.repeats += 1;
+                } else if pair.who.read_at_the_end() && !windows.is_empty() {
+                    self.repeats += 1;
+                } else if of_copies > 0 {
+                    of_copies -= 1;
                     self.repeats += 1;
                 } else {
                     self.unexplained += 1;
-                    let since = |window: &Window| again.at.checked_duration_since(window.to);
+                    let since = |window: &&Window| again.at.checked_duration_since(window.to);
                     let since = windows.iter().filter_map(since).min();
                     let what = format!("came again without a reason, {since:?} after the last");
                     self.blame(pair, &what);
                 }
-                before = again;
             }
-            copies += repeats;
+            copies = times.len().saturating_sub(1);
         }
         if let Some(Arrival { attempt, .. }) = pair.arrivals.iter().find(|a| a.attempt > 2) {
             self.unexplained += 1;
@@ -183,11 +193,12 @@ impl Account {
             return;
         };
         let waited = second.at.saturating_duration_since(first.at);
-        // The line to a subscriber that is hurt may hold an attempt back that has failed long since.
+        // The line to a subscriber that is hurt, and a broker that is blocked, may hold an attempt
+        // back that has failed long since.
         let held_back = terms.hurt.contains(&pair.who)
             && windows
                 .iter()
-                .any(|window| window.from <= first.at && first.at <= window.to);
+                .any(|window| first.at <= window.to && second.at >= window.from);
         if waited + ROUNDING < terms.retry_delay && !held_back {
             self.early += 1;
             self.blame(pair, &format!("retried after {waited:?}"));
@@ -356,6 +367,31 @@ mod tests {
         (0..3).for_each(|_| push(2, later));
         let five = account(&ledger, &[window]);
         assert_eq!((five.repeats, five.unexplained), (4, 1));
+    }
+
+    #[test]
+    fn each_of_two_copies_may_be_cut_off_once_by_one_interruption() {
+        let (ledger, now) = book();
+        let after = |seconds| now + Duration::from_secs(seconds);
+        let push = |attempt, at| {
+            let mut book = ledger.book();
+            let pair = book.pairs.get_mut(&id(Who::HttpMoody)).unwrap();
+            pair.arrivals.push(Arrival { attempt, at });
+        };
+        let windows = [(now, now), (after(11), after(12))].map(|(from, to)| Window {
+            from,
+            to,
+            repeats: true,
+        });
+        for (attempt, at) in [(1, 0), (1, 0), (2, 10), (2, 10), (2, 13), (2, 13)] {
+            push(attempt, after(at));
+        }
+        assert_eq!(account(&ledger, &windows).unexplained, 0);
+        // And each may have been moved twice, but no more.
+        (0..2).for_each(|_| push(2, after(13)));
+        assert_eq!(account(&ledger, &windows).unexplained, 0);
+        push(2, after(13));
+        assert_eq!(account(&ledger, &windows).unexplained, 1);
     }
 
     #[test]

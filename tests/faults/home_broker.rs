@@ -36,3 +36,22 @@ async fn killed(name: &'static str, times: usize) {
     }
     stage.finish(vec![bridge]).await.must_hold();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a minute: make faults"]
+async fn a_broker_whose_app_is_stopped_loses_nothing() {
+    let (stage, bridge) = Stage::ready(Options::new("app-stopped")).await;
+    let home = &stage.ground.home;
+    for _ in 0..6 {
+        stage.carry_on(LEAST, MOST).await;
+        let mut fault = stage.fault("the home broker's app is stopped", Some(NOTICE));
+        block_in_place(|| home.rabbitmqctl(&["stop_app"]).unwrap());
+        fault.in_force();
+        stage.carry_on(LEAST, MOST).await;
+        fault.clearing();
+        block_in_place(|| home.rabbitmqctl(&["start_app"]).unwrap());
+        fault.cleared();
+        stage.recovered(fault, &[&bridge]).await;
+    }
+    stage.finish(vec![bridge]).await.must_hold();
+}

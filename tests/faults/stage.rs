@@ -80,8 +80,9 @@ impl Options {
 pub struct Fault {
     what: String,
     from: Instant,
-    /// From when on `/readyz` must say no, until [`Self::clearing`].
+    /// How long after it is in force `/readyz` must say no, until [`Self::clearing`].
     unready: Option<Duration>,
+    in_force: Instant,
     clearing: Option<Instant>,
     cleared: Option<Instant>,
     /// Whether what was in flight may be repeated.
@@ -97,6 +98,16 @@ impl Fault {
         self.repeats = false;
         self.unnoticed = true;
         self
+    }
+
+    /// Says that making it took a while: only from now on must the bridge notice.
+    pub fn in_force(&mut self) {
+        self.in_force = Instant::now();
+    }
+
+    /// When it began.
+    pub fn from(&self) -> Instant {
+        self.from
     }
 
     /// Says that it is being undone: from now on the bridge may be ready again.
@@ -229,10 +240,12 @@ impl Stage {
     /// Says that something is interrupted from now on, so that what is in flight may be repeated;
     /// and, if the bridge must notice, after which time `/readyz` must say so.
     pub fn fault(&self, what: impl Into<String>, unready: Option<Duration>) -> Fault {
+        let now = Instant::now();
         Fault {
             what: what.into(),
-            from: Instant::now(),
+            from: now,
             unready,
+            in_force: now,
             clearing: None,
             cleared: None,
             repeats: true,
@@ -347,10 +360,10 @@ impl Stage {
             return;
         };
         let lie = samples.iter().find(|sample| {
-            sample.status == 200 && sample.asked > fault.from + grace && sample.asked < clearing
+            sample.status == 200 && sample.asked > fault.in_force + grace && sample.asked < clearing
         });
         if let Some(lie) = lie {
-            let after = lie.asked - fault.from;
+            let after = lie.asked - fault.in_force;
             let wrong = format!("{}: /readyz said yes {after:?} into it", fault.what);
             self.wrong.borrow_mut().push(wrong);
         }
@@ -380,12 +393,7 @@ impl Stage {
     /// Publishes no more, waits until every delivery is somewhere and nothing is on its way, stops
     /// the bridges, and makes up the account.
     pub async fn finish(self, bridges: Vec<Process>) -> Report {
-        let load = self.load.borrow_mut().take();
-        if let Some(load) = load {
-            load.stop().await;
-        }
-        let client = Client::connect(&self.ground.client_uri()).await;
-        self.settle(&client).await;
+        self.quiet().await;
         for bridge in bridges {
             let remains = bridge.stop(SHUTDOWN * 2).await;
             if remains.code != Some(0) {
@@ -393,6 +401,7 @@ impl Stage {
             }
             self.keep(remains);
         }
+        let client = Client::connect(&self.ground.client_uri()).await;
         // What was unacknowledged is ready again, and counts.
         let left = self.on_its_way(&client).await;
         if left > 0 {
@@ -402,12 +411,17 @@ impl Stage {
         self.report()
     }
 
-    /// Waits until every delivery is somewhere, and the line is empty. Nothing is published meanwhile.
-    pub async fn settled(&self) {
-        let client = Client::connect(&self.ground.home.amqp_uri("/")).await;
+    /// Publishes no more, and waits until every delivery is somewhere and nothing is on its way.
+    pub async fn quiet(&self) {
+        let load = self.load.borrow_mut().take();
+        if let Some(load) = load {
+            load.stop().await;
+        }
+        let client = Client::connect(&self.ground.client_uri()).await;
         self.settle(&client).await;
     }
 
+    /// Waits until every delivery is somewhere, and the line is empty; gives up when nothing moves.
     async fn settle(&self, client: &Client) {
         let mut until = Instant::now() + SETTLE;
         let mut before = None;

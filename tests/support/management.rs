@@ -1,4 +1,4 @@
-//! The management API of the shared node, over plain blocking sockets: it is called from `Drop`
+//! The management API of the shared node, or of another, over plain blocking sockets: it is called from `Drop`
 //! and from many runtimes, and a call takes a few milliseconds.
 
 use std::{
@@ -8,6 +8,7 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use hookbridge::cli::demo::node::PrivateNode;
 use serde_json::Value;
 
 use super::broker::node;
@@ -30,7 +31,12 @@ impl Answer {
 
 /// Calls `/api/<path>` as `guest`. The parts of the path must be percent-encoded already.
 pub fn call(method: &str, path: &str, body: &Value) -> Answer {
-    let url = node().management_url().expect("the plugin is enabled");
+    call_at(node(), method, path, body)
+}
+
+/// The same on another node.
+pub fn call_at(node: &PrivateNode, method: &str, path: &str, body: &Value) -> Answer {
+    let url = node.management_url().expect("the plugin is enabled");
     let mut stream = TcpStream::connect(url.trim_start_matches("http://")).unwrap();
     // Deleting a virtual host with a hundred quorum queues takes its time.
     stream
@@ -62,7 +68,13 @@ pub fn call(method: &str, path: &str, body: &Value) -> Answer {
 /// A call that must succeed with nothing to say.
 #[track_caller]
 pub fn must(method: &str, path: &str, body: &Value) {
-    let answer = call(method, path, body);
+    must_at(node(), method, path, body);
+}
+
+/// The same on another node.
+#[track_caller]
+pub fn must_at(node: &PrivateNode, method: &str, path: &str, body: &Value) {
+    let answer = call_at(node, method, path, body);
     let success = (200..300).contains(&answer.status);
     assert!(
         success,

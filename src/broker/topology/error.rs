@@ -73,6 +73,14 @@ impl TopologyError {
     pub fn is_final(&self) -> bool {
         !matches!(self, Self::Connection(_) | Self::Down { .. })
     }
+
+    /// The same, but for what may be put right while a bridge waits for it: a password.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Connection(error) => error.is_refusal(),
+            other => other.is_final(),
+        }
+    }
 }
 
 /// What a declaration cannot find is not missing, but out of reach.

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     bridge,
     broker::{
-        connection::Dialer,
+        connection::{Dialer, fixed_uri},
         home,
         topology::{Exchange, Queue, passing},
     },
@@ -195,7 +195,7 @@ impl Ground {
         let home = bridge::home_dialer(&settings.broker);
         match self.own_uri() {
             Some(uri) => Dialer {
-                uri: uri.into(),
+                uri: fixed_uri(uri.into()),
                 ..home
             },
             None => home,

@@ -1,0 +1,99 @@
+//! A queue that the bridge consumes from is deleted while it is empty: its consumer is cancelled, and
+//! the bridge declares it anew and consumes again.
+
+use std::time::Duration;
+
+use super::{
+    cast::Who,
+    leaders::lane,
+    ledger::State,
+    own_user,
+    process::Process,
+    stage::{Fault, Options, Stage},
+};
+
+const LEAST: Duration = Duration::from_secs(1);
+const MOST: Duration = Duration::from_secs(4);
+const TIMES: usize = 3;
+const SOON: Duration = Duration::from_secs(10);
+
+/// What is published meanwhile is in `lost`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a minute: make faults"]
+async fn lanes_that_are_deleted_come_back() {
+    let (stage, bridge) = Stage::ready(Options::new("lane-deleted")).await;
+    let lanes = [
+        lane("first", Who::HttpWell),
+        lane("first", Who::AwayWell),
+        lane("second", Who::HttpMoody),
+    ];
+    for _ in 0..TIMES {
+        stage.carry_on(LEAST, MOST).await;
+        stage.quiet().await;
+        let mut fault = stage.fault("three lanes are deleted", None);
+        for lane in &lanes {
+            own_user::delete_queue(&stage, lane);
+        }
+        fault.cleared();
+        stage.start_load();
+        for lane in &lanes {
+            says(&bridge, &fault, &format!("consumer of {lane}")).await;
+        }
+        stage.recovered(fault, &[&bridge]).await;
+    }
+    stage.finish(vec![bridge]).await.must_hold();
+}
+
+/// Nothing is published until the bridge is ready again, and everything from then on arrives: it is
+/// not ready before the queue is bound.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a minute: make faults"]
+async fn an_events_queue_that_is_deleted_comes_back() {
+    let (stage, bridge) = Stage::ready(Options::new("events-deleted")).await;
+    for time in 0..2 * TIMES {
+        stage.carry_on(LEAST, MOST).await;
+        stage.quiet().await;
+        let mut fault = stage.fault("the events queue is deleted", None);
+        if !time.is_multiple_of(2) {
+            // Another consumer brings the topology back at the same time.
+            own_user::delete_queue(&stage, &lane("first", Who::HttpWell));
+            stage
+                .carry_on(Duration::ZERO, Duration::from_millis(300))
+                .await;
+        }
+        own_user::delete_queue(&stage, "hookbridge.events");
+        fault.cleared();
+        says(&bridge, &fault, "consumer of hookbridge.events").await;
+        let ready = async || bridge.ready().then_some(());
+        let what = "the bridge consumes events again";
+        bridge.program.watch(what, SOON, ready).await;
+        stage.start_load();
+        stage.recovered(fault, &[&bridge]).await;
+    }
+    let unrouted = {
+        let book = stage.ledger.book();
+        let events = book.events.iter();
+        events
+            .filter(|event| event.state == State::Uncertain)
+            .count()
+    };
+    if unrouted > 0 {
+        stage.wrong(format!(
+            "{unrouted} events found no queue while the bridge was ready"
+        ));
+    }
+    stage.finish(vec![bridge]).await.must_hold();
+}
+
+/// Waits until `/readyz` gives a reason that holds this.
+async fn says(bridge: &Process, fault: &Fault, reason: &str) {
+    let said = async || {
+        let samples = bridge.samples();
+        let mut since = samples.iter().filter(|sample| sample.asked >= fault.from());
+        since
+            .any(|sample| sample.status == 503 && sample.words.contains(reason))
+            .then_some(())
+    };
+    let what = format!("'{reason}' in /readyz");
+    bridge.program.watch(&what, SOON, said).await;
+}
