@@ -21,7 +21,9 @@ const HEARTBEATS: Duration = Duration::from_secs(26);
 /// The broker hangs up after two to three.
 const HANGS_UP: Duration = Duration::from_secs(32);
 /// Shorter than a heartbeat, and longer than `delivery.timeout`.
-const BRIEFLY: Duration = Duration::from_secs(5);
+const BRIEFLY: Duration = Duration::from_secs(8);
+/// How long it is looked away from a slow line.
+const A_WHILE: Duration = Duration::from_secs(5);
 /// Those who are not concerned when a subscriber's broker is away.
 const OTHERS: [Who; 2] = [Who::HttpWell, Who::HomeWell];
 
@@ -106,7 +108,7 @@ async fn a_line_frozen_over_and_over_interrupts_nothing() {
 }
 
 async fn frozen_briefly(name: &'static str, times: usize) {
-    let (stage, bridge) = Stage::ready(Options::new(name)).await;
+    let (stage, bridge) = Stage::ready(lasting(name)).await;
     for _ in 0..times {
         stage.carry_on(LEAST, MOST).await;
         let fault = stage.fault("the line is frozen for less than a heartbeat", None);
@@ -177,7 +179,7 @@ async fn a_half_open_line_is_found_by_its_heartbeats_and_loses_nothing() {
 async fn a_slow_line_interrupts_nothing() {
     let options = Options {
         rate: 15,
-        ..Options::new("network-slow")
+        ..lasting("network-slow")
     };
     let (stage, bridge) = Stage::ready(options).await;
     let latency = [Duration::from_millis(50), Duration::from_millis(200)];
@@ -204,7 +206,7 @@ async fn a_slow_line_interrupts_nothing() {
             line.slow(slow);
         }
         for _ in 0..4 {
-            sleep(BRIEFLY).await;
+            sleep(A_WHILE).await;
             stage.undisturbed(&Who::WELL).await;
         }
         for line in lines {
