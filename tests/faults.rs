@@ -4,6 +4,11 @@
 //! Each fault is a function that takes how often it is made. `make test` runs the quick selection;
 //! the whole suite is what is ignored there: `make faults`. `FAULTS_SEED` repeats a run.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "a run tells how it goes, and its figures"
+)]
+
 mod account;
 mod alarms;
 mod bridge_killed;

@@ -340,7 +340,7 @@ mod tests {
             repeats: true,
         };
         assert_eq!(account(&ledger, &[until(sent)]).unexplained, 0);
-        let before = sent - Duration::from_millis(1);
+        let before = sent.checked_sub(Duration::from_millis(1)).unwrap();
         assert_eq!(account(&ledger, &[until(before)]).unexplained, 1);
     }
 

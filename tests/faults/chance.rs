@@ -8,7 +8,7 @@ use std::{
 /// The variable that repeats a run.
 const SEED: &str = "FAULTS_SEED";
 
-/// A stream of numbers that a seed decides (SplitMix64).
+/// A stream of numbers that a seed decides (`SplitMix64`).
 #[derive(Debug, Clone)]
 pub struct Chance(u64);
 
@@ -33,7 +33,8 @@ impl Chance {
 
     /// A time between these two, to the millisecond.
     pub fn between(&mut self, least: Duration, most: Duration) -> Duration {
-        let span = u64::try_from((most - least).as_millis()).unwrap();
+        let span = most.saturating_sub(least).as_millis();
+        let span = u64::try_from(span).unwrap();
         least + Duration::from_millis(self.below(span + 1))
     }
 

@@ -2,13 +2,7 @@
 //! comes back. An event whose confirm a fault took is not sent again, so that what comes twice is
 //! the bridge's doing.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ConnectionStatus,
@@ -16,10 +10,10 @@ use lapin::{
     options::{BasicPublishOptions, ConfirmSelectOptions},
 };
 use tokio::{
-    task::{JoinHandle, JoinSet},
+    task::JoinSet,
     time::{Instant, MissedTickBehavior, error::Elapsed, interval, sleep, timeout, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     cast::parties,
@@ -40,44 +34,36 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// A running publisher.
 pub struct Load {
-    rate: Arc<AtomicU64>,
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    tasks: TaskTracker,
 }
 
 impl Load {
     /// Publishes `rate` events a second to the broker at `uri`.
-    pub fn start(uri: String, rate: u64, ledger: Arc<Ledger>) -> Self {
+    pub fn start(uri: String, rate: u32, ledger: Arc<Ledger>) -> Self {
         let stop = CancellationToken::new();
-        let rate = Arc::new(AtomicU64::new(rate));
         let publisher = Publisher {
             uri,
-            rate: Arc::clone(&rate),
+            rate: rate.max(1),
             ledger,
             stop: stop.clone(),
         };
-        Self {
-            rate,
-            stop,
-            task: tokio::spawn(publisher.run()),
-        }
-    }
-
-    /// Publishes as many a second from now on.
-    pub fn set_rate(&self, rate: u64) {
-        self.rate.store(rate, Ordering::Relaxed);
+        let tasks = TaskTracker::new();
+        tasks.spawn(publisher.run());
+        tasks.close();
+        Self { stop, tasks }
     }
 
     /// Publishes no more, and waits for the last confirms.
     pub async fn stop(self) {
         self.stop.cancel();
-        self.task.await.unwrap();
+        self.tasks.wait().await;
     }
 }
 
 struct Publisher {
     uri: String,
-    rate: Arc<AtomicU64>,
+    rate: u32,
     ledger: Arc<Ledger>,
     stop: CancellationToken,
 }
@@ -114,15 +100,9 @@ impl Publisher {
         status: &ConnectionStatus,
         confirms: &mut JoinSet<State>,
     ) -> Result<(), lapin::Error> {
-        let mut rate = 0;
-        let mut ticks = interval(PAUSE);
+        let mut ticks = interval(Duration::from_secs(1) / self.rate);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let wanted = self.rate.load(Ordering::Relaxed).max(1);
-            if wanted != rate {
-                rate = wanted;
-                ticks = interval(Duration::from_secs(1) / u32::try_from(rate).unwrap());
-                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            }
             tokio::select! {
                 () = self.stop.cancelled() => return Ok(()),
                 _ = ticks.tick() => {}

@@ -8,7 +8,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    task::JoinHandle,
+    task::JoinSet,
     time::{sleep, timeout},
 };
 
@@ -29,14 +29,13 @@ pub struct Sample {
 pub struct Process {
     pub program: Program,
     samples: Arc<Mutex<Vec<Sample>>>,
-    watcher: JoinHandle<()>,
+    watcher: JoinSet<()>,
 }
 
 /// What is left of a bridge that has ended.
 pub struct Remains {
     pub code: Option<i32>,
     pub log: Vec<Line>,
-    pub samples: Vec<Sample>,
 }
 
 impl Process {
@@ -44,7 +43,8 @@ impl Process {
     pub async fn start(setup: &Setup) -> Self {
         let program = setup.run();
         let samples = Arc::<Mutex<Vec<Sample>>>::default();
-        let watcher = tokio::spawn(watch(program.admin().await, Arc::clone(&samples)));
+        let mut watcher = JoinSet::new();
+        watcher.spawn(watch(program.admin().await, Arc::clone(&samples)));
         Self {
             program,
             samples,
@@ -76,18 +76,11 @@ impl Process {
     async fn end(mut self, signal: &str, deadline: Duration) -> Remains {
         self.program.signal(signal);
         let code = self.program.wait_exit(deadline).await;
-        self.watcher.abort();
+        self.watcher.abort_all();
         Remains {
             code,
             log: self.program.log(),
-            samples: self.samples(),
         }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.watcher.abort();
     }
 }
 

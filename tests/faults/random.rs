@@ -2,7 +2,7 @@
 //! minutes of it, `make soak` half an hour. One bridge lives through it all and is measured; another
 //! beside it is killed and stopped.
 
-use std::{env, fs, time::Duration};
+use std::{env, fmt::Write as _, fs, time::Duration};
 
 use tokio::{
     task::block_in_place,
@@ -262,7 +262,7 @@ fn table(held: &[Held]) -> String {
     );
     for held in held {
         let row = held.row().map(|value| format!("{value:.0}"));
-        table += &format!("| {} | {} |\n", held.when, row.join(" | "));
+        let _ = writeln!(table, "| {} | {} |", held.when, row.join(" | "));
     }
     table
 }
@@ -274,7 +274,7 @@ fn growth(held: &[Held]) -> Vec<String> {
     };
     let (middle, end) = (middle.row(), end.row());
     (0..HEADS.len())
-        .filter(|at| !(end[*at] <= middle[*at] * 1.1 + SLACK[*at]))
+        .filter(|at| end[*at].is_nan() || end[*at] > middle[*at] * 1.1 + SLACK[*at])
         .map(|at| format!("{} grew from {} to {}", HEADS[at], middle[at], end[at]))
         .collect()
 }

@@ -56,7 +56,7 @@ pub struct Options {
     /// Its name in the report.
     pub name: &'static str,
     /// Events a second.
-    pub rate: u64,
+    pub rate: u32,
     pub retry_delay: Duration,
     pub timeout: Duration,
     /// The subscribers that the faults hurt besides their own plan.
@@ -224,13 +224,6 @@ impl Stage {
         *self.load.borrow_mut() = Some(load);
     }
 
-    /// Publishes as many a second from now on.
-    pub fn set_rate(&self, rate: u64) {
-        if let Some(load) = &*self.load.borrow() {
-            load.set_rate(rate);
-        }
-    }
-
     /// Lets the load go on for a time between these two, which the seed decides.
     pub async fn carry_on(&self, least: Duration, most: Duration) {
         let time = self.chance.borrow_mut().between(least, most);
@@ -239,6 +232,7 @@ impl Stage {
 
     /// Says that something is interrupted from now on, so that what is in flight may be repeated;
     /// and, if the bridge must notice, after which time `/readyz` must say so.
+    #[expect(clippy::unused_self, reason = "it reads as what happens on a stage")]
     pub fn fault(&self, what: impl Into<String>, unready: Option<Duration>) -> Fault {
         let now = Instant::now();
         Fault {
