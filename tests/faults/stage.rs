@@ -11,7 +11,7 @@ use std::{
 use hookbridge::broker::topology::Topology;
 use tokio::{
     task::{JoinSet, block_in_place},
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -41,6 +41,8 @@ const RECOVERY_PATIENCE: Duration = Duration::from_mins(1);
 const SETTLE: Duration = Duration::from_mins(1);
 /// How long an event may take to one whom the fault does not concern.
 const UNDISTURBED: Duration = Duration::from_secs(4);
+/// How long a queue may take to give a message, or none.
+const ANSWER: Duration = Duration::from_secs(5);
 /// `delivery.shutdown_timeout` of the runs.
 pub const SHUTDOWN: Duration = Duration::from_secs(10);
 /// The queues in which a delivery has come to its end.
@@ -448,26 +450,28 @@ impl Stage {
 
     /// Notes what is dead, lost, or in the queues that are looked at only now.
     async fn take_everything(&self, client: &Client) {
-        for letter in client.drain("hookbridge.dead").await {
+        let dead = |letter: &Message| {
             let reason = letter.header("hookbridge-reason");
             let reason = reason.unwrap_or_else(|| "broker".to_owned());
-            self.ledger.dead(&id_of(&letter), reason);
-        }
-        for message in client.drain("hookbridge.lost").await {
+            self.ledger.dead(&id_of(letter), reason);
+        };
+        take(client, "hookbridge.dead", dead).await;
+        let lost = |message: &Message| {
             if message.header("hookbridge-subscriber").is_some() {
-                self.ledger.lost(&id_of(&message));
+                self.ledger.lost(&id_of(message));
             } else {
                 self.ledger.lost_event(&message.body);
             }
-        }
+        };
+        take(client, "hookbridge.lost", lost).await;
+        let arrived = |message: &Message| {
+            let attempt = message.header("webhook-attempt").unwrap_or_default();
+            let attempt = attempt.parse().unwrap_or_default();
+            self.ledger.arrived(&id_of(message), attempt, true);
+        };
+        take(client, "home.full", arrived).await;
         let away = Client::connect(&self.ground.away.amqp_uri("/")).await;
-        for (client, queue) in [(client, "home.full"), (&away, "away.full")] {
-            for message in client.drain(queue).await {
-                let attempt = message.header("webhook-attempt").unwrap_or_default();
-                let attempt = attempt.parse().unwrap_or_default();
-                self.ledger.arrived(&id_of(&message), attempt, true);
-            }
-        }
+        take(&away, "away.full", arrived).await;
     }
 
     fn report(self) -> Report {
@@ -512,6 +516,13 @@ fn log(remains: Vec<Remains>) -> Vec<Line> {
         .into_iter()
         .flat_map(|remains| remains.log)
         .collect()
+}
+
+/// Takes what is in a queue. One that has no leader yet may never answer, and is left for later.
+async fn take(client: &Client, queue: &str, note: impl Fn(&Message)) {
+    while let Ok(Some(message)) = timeout(ANSWER, client.get(queue)).await {
+        note(&message);
+    }
 }
 
 fn id_of(message: &Message) -> String {
