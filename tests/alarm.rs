@@ -10,7 +10,10 @@ use hookbridge::{
     broker::topology::Topology,
     cli::demo::node::{NodeOptions, PrivateNode},
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 
 use crate::support::{
     client::{Client, Published},
@@ -29,7 +32,8 @@ async fn failures_wait_for_the_end_of_an_alarm_and_are_attempted_exactly_twice()
     let node = start().await;
     let receiver = Receiver::start().await;
     // The alarm is raised before the first is answered.
-    let late = Answer::After(Duration::from_secs(4), Box::new(Answer::Status(500)));
+    let (raised, answer) = watch::channel(false);
+    let late = Answer::Once(answer, Box::new(Answer::Status(500)));
     receiver.answer_with("/fails", move |_, before| {
         if before < EVENTS {
             late.clone()
@@ -44,7 +48,6 @@ async fn failures_wait_for_the_end_of_an_alarm_and_are_attempted_exactly_twice()
     }
     receiver.wait_for(EVENTS, SOON).await;
     Alarm::Memory.raise(&node);
-    let raised = Instant::now();
     let failed = |attempt: u32| {
         format!(
             r#"hookbridge_attempts_total{{attempt="{attempt}",result="http_status",transport="http"}}"#
@@ -54,10 +57,12 @@ async fn failures_wait_for_the_end_of_an_alarm_and_are_attempted_exactly_twice()
         line.metric(&failed(1)).await < 0.5,
         "the alarm came before the answers"
     );
+    let began = Instant::now();
+    raised.send_replace(true);
 
     line.wait_for_metric(&failed(1), 40.0).await;
     says_alarm(&line).await;
-    sleep_until(raised + HOLD).await;
+    sleep_until(began + HOLD).await;
     assert_eq!(receiver.arrivals().len(), EVENTS, "all of them wait");
     Alarm::Memory.clear(&node);
 
@@ -168,7 +173,7 @@ async fn a_bridge_that_starts_during_an_alarm_waits_for_its_end_and_fails_nothin
 fn setup() -> Setup {
     Setup {
         retry_delay: Duration::from_millis(500),
-        timeout: Duration::from_secs(6),
+        timeout: Duration::from_secs(10),
         ..Setup::default()
     }
 }

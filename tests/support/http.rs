@@ -19,6 +19,7 @@ use axum::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinSet,
     time::sleep,
 };
@@ -62,6 +63,8 @@ pub enum Answer {
     Redirect(String),
     /// Another answer, but this much later.
     After(Duration, Box<Answer>),
+    /// Another answer, once this says so.
+    Once(watch::Receiver<bool>, Box<Answer>),
     /// No answer, and the connection stays open.
     Hang,
     /// This status at once, and a body that never ends.
@@ -205,6 +208,11 @@ impl State {
                     sleep(delay).await;
                     *then
                 }
+                Answer::Once(mut said, then) => {
+                    // An error means that the test is over.
+                    let _ = said.wait_for(|said| *said).await;
+                    *then
+                }
                 answer => return line.respond(answer).await,
             };
         }
@@ -248,7 +256,7 @@ impl Line {
                 let _ = self.0.shutdown(Shutdown::Both);
                 std::future::pending().await
             }
-            Answer::Hang | Answer::After(..) => std::future::pending().await,
+            Answer::Hang | Answer::After(..) | Answer::Once(..) => std::future::pending().await,
         }
     }
 }
