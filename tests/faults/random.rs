@@ -87,6 +87,7 @@ async fn run(name: &'static str, time: Duration) {
         stage.carry_on(QUIET.0, QUIET.1).await;
         let kinds = some_kinds(&stage);
         let mut fault = stage.fault(format!("{kinds:?}"), None);
+        println!("{:.0?}: {kinds:?}", began.elapsed());
         for kind in &kinds {
             other = make(*kind, &stage, other).await;
         }

@@ -11,7 +11,7 @@ use std::{
 use hookbridge::broker::topology::Topology;
 use tokio::{
     task::{JoinSet, block_in_place},
-    time::{sleep, timeout},
+    time::sleep,
 };
 
 use super::{
@@ -455,7 +455,7 @@ impl Stage {
             let reason = reason.unwrap_or_else(|| "broker".to_owned());
             self.ledger.dead(&id_of(letter), reason);
         };
-        take(client, "hookbridge.dead", dead).await;
+        client.take("hookbridge.dead", ANSWER, dead).await;
         let lost = |message: &Message| {
             if message.header("hookbridge-subscriber").is_some() {
                 self.ledger.lost(&id_of(message));
@@ -463,15 +463,15 @@ impl Stage {
                 self.ledger.lost_event(&message.body);
             }
         };
-        take(client, "hookbridge.lost", lost).await;
+        client.take("hookbridge.lost", ANSWER, lost).await;
         let arrived = |message: &Message| {
             let attempt = message.header("webhook-attempt").unwrap_or_default();
             let attempt = attempt.parse().unwrap_or_default();
             self.ledger.arrived(&id_of(message), attempt, true);
         };
-        take(client, "home.full", arrived).await;
+        client.take("home.full", ANSWER, arrived).await;
         let away = Client::connect(&self.ground.away.amqp_uri("/")).await;
-        take(&away, "away.full", arrived).await;
+        away.take("away.full", ANSWER, arrived).await;
     }
 
     fn report(self) -> Report {
@@ -516,13 +516,6 @@ fn log(remains: Vec<Remains>) -> Vec<Line> {
         .into_iter()
         .flat_map(|remains| remains.log)
         .collect()
-}
-
-/// Takes what is in a queue. One that has no leader yet may never answer, and is left for later.
-async fn take(client: &Client, queue: &str, note: impl Fn(&Message)) {
-    while let Ok(Some(message)) = timeout(ANSWER, client.get(queue)).await {
-        note(&message);
-    }
 }
 
 fn id_of(message: &Message) -> String {
