@@ -15,14 +15,17 @@ demo: missing ## see the whole bridge at work, on a private RabbitMQ
 test: missing ## run every test, on a private RabbitMQ
 	cargo test --workspace --locked
 
-# One after the other: a fault is judged by time, too. FAULTS_SEED repeats a run.
-faults: missing-for-faults ## break everything that can break, and account for every delivery (half an hour)
-	cargo test --locked --test integration faults:: -- \
+# RABBITMQ=trixie or sid runs them on the RabbitMQ of that Debian (as root, on Debian), otherwise on
+# the installed one. FAULTS_SEED repeats a run. One after the other: a fault is judged by time, too.
+other_rabbitmq = $(if $(RABBITMQ),PATH="$$(tests/support/rabbitmq-from $(RABBITMQ) | tail -n 1):$$PATH")
+faults: missing-for-faults ## break everything that can break, and account for every delivery (over an hour)
+	$(other_rabbitmq) cargo test --locked --test integration faults:: -- \
 		--ignored --skip a_long_time --test-threads 1 --nocapture
 
 SOAK_MINUTES ?= 30
 soak: missing ## random faults for SOAK_MINUTES, and what the bridge holds meanwhile
-	SOAK_MINUTES=$(SOAK_MINUTES) cargo test --locked --test integration faults::random::a_long_time -- --ignored --nocapture
+	$(other_rabbitmq) SOAK_MINUTES=$(SOAK_MINUTES) \
+		cargo test --locked --test integration faults::random::a_long_time -- --ignored --nocapture
 
 bench: missing ## measure speed, beside the peers that it is compared with
 	cargo bench --locked
