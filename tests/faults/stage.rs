@@ -348,6 +348,7 @@ impl Stage {
     fn judge_truth(&self, fault: &Fault, samples: &[Sample]) {
         let away = |sample: &&Sample| sample.status == 503 && sample.asked >= fault.from;
         if fault.unnoticed
+            && fault.unready.is_none()
             && let Some(sample) = samples.iter().find(away)
         {
             self.wrong(format!("{}: /readyz said no: {}", fault.what, sample.words));
