@@ -12,7 +12,7 @@ use hookbridge::broker::{
     publisher::{PublishError, Publisher},
 };
 use lapin::types::AMQPValue;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::sleep};
 use tokio_util::task::TaskTracker;
 
 use crate::support::{
@@ -51,6 +51,19 @@ fn publisher_at(uri: String, tasks: &TaskTracker) -> Publisher {
     Publisher::start(Source::home(dialer, 1).unwrap(), None, tasks)
 }
 
+/// As many publishers that share one connection to a subscriber's broker.
+fn sharing<const N: usize>(vhost: &Vhost) -> [Publisher; N] {
+    let dialer = Dialer {
+        uri: fixed_uri(vhost.uri().into()),
+        tls: TlsFiles::default(),
+        resolver: system_resolver(),
+        name: "publishing".into(),
+        large_frames: false,
+    };
+    let source = Source::outside(dialer, 1);
+    std::array::from_fn(|_| Publisher::start_shared(source.clone(), None, &TaskTracker::new()))
+}
+
 /// A message for a queue, through the default exchange.
 fn to(queue: &str, id: impl Into<String>) -> Message {
     Message {
@@ -79,6 +92,39 @@ async fn ids_in(client: &Client, queue: &str) -> BTreeMap<String, usize> {
         *ids.entry(id).or_default() += 1;
     }
     ids
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_is_closed_again_and_again_costs_its_neighbours_nothing() {
+    const COUNT: usize = 3000;
+    let vhost = Vhost::new("publishing");
+    vhost.connect().await.declare_quorum("work").await;
+    let [refused, well] = sharing(&vhost);
+    let nowhere = |id: String| Message {
+        exchange: "nowhere".to_owned(),
+        ..to("work", id)
+    };
+    let first = refused.publish_one(nowhere("first".into()), TIMEOUT).await;
+    assert!(matches!(first, Err(PublishError::ChannelClosed(_))));
+    // Whenever they come, some are about to be written when the broker closes the channel.
+    let mut numbers = Numbers(1);
+    let mut tasks = JoinSet::new();
+    for number in 0..COUNT {
+        let (refused, well) = (refused.clone(), well.clone());
+        let after = Duration::from_micros(numbers.below(3_000_000) as u64);
+        tasks.spawn(async move {
+            sleep(after).await;
+            let refused = refused.publish_one(nowhere(number.to_string()), TIMEOUT);
+            let well = well.publish_one(to("work", number.to_string()), TIMEOUT);
+            tokio::join!(refused, well)
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        let (refused, well) = done.unwrap();
+        let closed = matches!(refused, Err(PublishError::ChannelClosed(_)));
+        assert!(closed, "{refused:?}");
+        assert!(well.is_ok(), "{well:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -219,7 +219,7 @@ struct Task {
 impl Task {
     async fn run(mut self) {
         let mut waiting = Waiting::new();
-        let mut declared = false;
+        let (mut declared, mut refused) = (false, false);
         loop {
             if waiting.is_empty() {
                 let Some(job) = self.jobs.recv().await else {
@@ -241,16 +241,17 @@ impl Task {
                     continue;
                 }
             };
-            let mut session = Session::new(opened, self.terms.clone(), waiting);
+            let mut session = Session::new(opened, self.terms.clone(), waiting, refused);
             let end = session.run(&mut self.jobs).await;
             waiting = session.take_waiting();
             // A worn channel says nothing against the queue, which may be slow to be declared again.
             declared = matches!(end, End::Worn);
+            refused = session.on_trial() || matches!(end, End::Refused);
             match end {
                 End::Worn => {
                     self.tasks.spawn(session.see_out(self.tasks.clone()));
                 }
-                End::Idle | End::Broken => session.close(&self.tasks),
+                End::Idle | End::Broken | End::Refused => session.close(&self.tasks),
                 End::HandlesGone => {
                     session.close(&self.tasks);
                     return;

@@ -98,8 +98,10 @@ pub(super) enum End {
     /// Nobody needs the channel for now, or any more.
     Idle,
     HandlesGone,
-    /// The channel is closed.
+    /// The channel is closed, or its connection.
     Broken,
+    /// The broker closed the channel over what was published there.
+    Refused,
     /// The broker answers, but does not confirm: what comes next gets another channel.
     Worn,
 }
@@ -145,6 +147,8 @@ pub(super) type Waiting = VecDeque<(Slot, Message)>;
 pub(super) struct Session {
     opened: Opened,
     terms: Terms,
+    /// How many publishes may be outstanding here.
+    window: usize,
     confirms: FuturesUnordered<BoxFuture<'static, Complete>>,
     ledger: Ledger<Slot>,
     pulse: Option<Pulse>,
@@ -154,8 +158,13 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(mut opened: Opened, terms: Terms, waiting: Waiting) -> Self {
+    /// If the broker `refused` what was published on the last channel, there is one publish at a time
+    /// on this one, until it answers. What is on its way to a channel that it closes may be written
+    /// after the client library's word on that, and the broker closes the whole connection over it,
+    /// with the channels of others.
+    pub(super) fn new(mut opened: Opened, terms: Terms, waiting: Waiting, refused: bool) -> Self {
         Self {
+            window: if refused { 1 } else { terms.window },
             pulse: opened.asking.take().map(Pulse::new),
             opened,
             terms,
@@ -186,7 +195,7 @@ impl Session {
                         self.terms.seeing_out.store(true, Ordering::Relaxed);
                         return End::Worn;
                     }
-                    let full = self.ledger.len() >= self.terms.window;
+                    let full = self.ledger.len() >= self.window;
                     let stalled = self.terms.stalled.load(Ordering::Relaxed);
                     if full && stalled && answered.elapsed() >= SILENCE {
                         self.give_up_waiting();
@@ -207,6 +216,11 @@ impl Session {
                 },
             }
         }
+    }
+
+    /// Whether this channel is on trial, and the broker has not answered yet.
+    pub(super) fn on_trial(&self) -> bool {
+        self.window < self.terms.window
     }
 
     /// What has not been published here, for another channel.
@@ -235,7 +249,7 @@ impl Session {
 
     /// Publishes what the window has room for. The time that a message is given begins here.
     fn admit(&mut self) {
-        while !self.worn && self.ledger.len() < self.terms.window {
+        while !self.worn && self.ledger.len() < self.window {
             let Some((mut slot, message)) = self.waiting.pop_front() else {
                 return;
             };
@@ -282,6 +296,7 @@ impl Session {
         }
         let mut missing = false;
         self.ledger.decide(|slot, answer| {
+            self.window = self.terms.window;
             missing |= matches!(answer, Answer::Returned(_));
             self.terms.stalled.store(false, Ordering::Relaxed);
             slot.fill(match answer {
@@ -291,7 +306,11 @@ impl Session {
             });
         });
         if let Some(error) = broken {
-            return Some(self.fail_all(|_| error.clone()));
+            let end = self.fail_all(|_| error.clone());
+            return Some(match error {
+                PublishError::ChannelClosed(_) | PublishError::AccessRefused(_) => End::Refused,
+                _ => end,
+            });
         }
         // If somebody deleted a queue that we declare, opening the channel again declares it again.
         let declares = missing && self.terms.declares;
