@@ -10,10 +10,14 @@ mod chance;
 mod collector;
 mod ground;
 mod ledger;
+mod letters;
 mod load;
 mod process;
 mod report;
 mod stage;
 
+mod bad_events;
 mod bridge_killed;
 mod home_broker;
+mod home_subscribers;
+mod subscribers_broker;

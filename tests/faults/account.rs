@@ -13,6 +13,8 @@ pub struct Window {
     pub from: Instant,
     /// When the bridge worked again.
     pub to: Instant,
+    /// Whether it touched only those that the run hurts: nobody else's repeats are explained by it.
+    pub only_hurt: bool,
 }
 
 /// What the run was made with.
@@ -87,8 +89,11 @@ impl Account {
             self.blame(pair, "is nowhere");
         }
         self.judge_fate(pair, terms);
-        self.judge_repeats(pair, terms, windows);
-        self.judge_delay(pair, terms, windows);
+        let hurt = terms.hurt.contains(&pair.who);
+        let windows = windows.iter().filter(|window| hurt || !window.only_hurt);
+        let windows: Vec<_> = windows.copied().collect();
+        self.judge_repeats(pair, terms, &windows);
+        self.judge_delay(pair, terms, &windows);
     }
 
     /// Whether it ended as the plan says, by the attempt that the plan says.
@@ -154,7 +159,12 @@ impl Account {
             return;
         };
         let waited = second.at.duration_since(first.at);
-        if waited + ROUNDING < terms.retry_delay {
+        // What a broker in trouble does not read yet, or a queue does not give, arrives later than its
+        // attempt was made.
+        let held = windows
+            .iter()
+            .any(|window| window.only_hurt && first.at >= window.from);
+        if waited + ROUNDING < terms.retry_delay && !held {
             self.early += 1;
             self.blame(pair, &format!("retried after {waited:?}"));
         }
@@ -262,14 +272,21 @@ mod tests {
         let too_late = Window {
             from: later,
             to: later,
+            only_hurt: false,
         };
         assert_eq!(account(&ledger, &[too_late]).unexplained, 1);
         let meanwhile = Window {
             from: now,
             to: later,
+            only_hurt: false,
         };
         let explained = account(&ledger, &[meanwhile]);
         assert_eq!((explained.unexplained, explained.repeats), (0, 1));
+        let elsewhere = Window {
+            only_hurt: true,
+            ..meanwhile
+        };
+        assert_eq!(account(&ledger, &[elsewhere]).unexplained, 1);
     }
 
     #[test]
@@ -284,7 +301,11 @@ mod tests {
         for (attempt, at) in [(1, now), (1, now), (2, later), (2, later)] {
             push(attempt, at);
         }
-        let window = Window { from: now, to: now };
+        let window = Window {
+            from: now,
+            to: now,
+            only_hurt: false,
+        };
         let two = account(&ledger, &[window]);
         assert_eq!((two.repeats, two.unexplained), (2, 0));
         push(2, later);
@@ -321,6 +342,7 @@ mod tests {
         let window = Window {
             from: now,
             to: late,
+            only_hurt: false,
         };
         assert_eq!(account(&ledger, &[window]).late, 0);
     }

@@ -56,6 +56,10 @@ pub struct Options {
     pub timeout: Duration,
     /// The subscribers that the faults hurt besides their own plan.
     pub hurt: Vec<Who>,
+    /// Who takes part besides the regular cast.
+    pub guests: Vec<Who>,
+    /// Further settings of the bridges.
+    pub settings: Vec<(&'static str, toml::Value)>,
 }
 
 impl Options {
@@ -66,6 +70,8 @@ impl Options {
             retry_delay: Duration::from_secs(2),
             timeout: Duration::from_secs(2),
             hurt: Vec::new(),
+            guests: Vec::new(),
+            settings: Vec::new(),
         }
     }
 }
@@ -79,6 +85,8 @@ pub struct Fault {
     unready: Option<Duration>,
     clearing: Option<Instant>,
     cleared: Option<Instant>,
+    /// Whether it touches only those that the run hurts.
+    only_hurt: bool,
 }
 
 impl Fault {
@@ -108,23 +116,28 @@ pub struct Stage {
     recoveries: RefCell<Vec<Recovery>>,
     remains: RefCell<Vec<Remains>>,
     wrong: RefCell<Vec<String>>,
+    letters: RefCell<Vec<Message>>,
 }
 
 impl Stage {
     /// Brings up the ground. No bridge runs, and nothing is published yet.
     pub async fn new(options: Options) -> Self {
         let seed = seed();
-        let ledger = Arc::<Ledger>::default();
-        let ground = Ground::new(&ledger, seed).await;
+        let guests = &options.guests;
+        let ledger = Arc::new(Ledger::new(guests.clone()));
+        let ground = Ground::new(&ledger, seed, guests).await;
         let setup = Setup::new(&ground.bridge_uri());
         let millis = |time: Duration| format!("{}ms", time.as_millis());
         setup.set("delivery.retry_delay", millis(options.retry_delay));
         setup.set("delivery.timeout", millis(options.timeout));
         setup.set("delivery.shutdown_timeout", millis(SHUTDOWN));
-        ground.write_subscribers(&setup);
+        for (key, value) in &options.settings {
+            setup.set(key, value.clone());
+        }
+        ground.write_subscribers(&setup, guests);
         Self {
             chance: RefCell::new(Chance::new(seed, options.name)),
-            _collectors: ground.collectors(&ledger),
+            _collectors: ground.collectors(&ledger, guests),
             options,
             ground,
             setup,
@@ -136,6 +149,7 @@ impl Stage {
             recoveries: RefCell::default(),
             remains: RefCell::default(),
             wrong: RefCell::default(),
+            letters: RefCell::default(),
         }
     }
 
@@ -160,14 +174,20 @@ impl Stage {
     /// runs are about.
     pub async fn ready(options: Options) -> (Self, Process) {
         let stage = Self::new(options).await;
-        let bridge = stage.start_bridge().await;
-        block_in_place(|| {
-            stage.ground.home.sync().unwrap();
-            stage.ground.away.sync().unwrap();
-        });
-        stage.start_load();
-        stage.flows(Instant::now(), &Who::WELL).await;
+        let bridge = stage.begin().await;
         (stage, bridge)
+    }
+
+    /// Starts a bridge and the load, and waits until it reaches those who are well.
+    pub async fn begin(&self) -> Process {
+        let bridge = self.start_bridge().await;
+        block_in_place(|| {
+            self.ground.home.sync().unwrap();
+            self.ground.away.sync().unwrap();
+        });
+        self.start_load();
+        self.flows(Instant::now(), &Who::WELL).await;
+        bridge
     }
 
     /// Publishes from now on.
@@ -199,6 +219,16 @@ impl Stage {
             unready,
             clearing: None,
             cleared: None,
+            only_hurt: false,
+        }
+    }
+
+    /// Says that those whom the run hurts are in trouble from now on, and nobody else: nothing of
+    /// the others may be repeated, and the bridge stays ready.
+    pub fn trouble(&self, what: impl Into<String>) -> Fault {
+        Fault {
+            only_hurt: true,
+            ..self.fault(what, None)
         }
     }
 
@@ -230,6 +260,7 @@ impl Stage {
         self.windows.borrow_mut().push(Window {
             from: fault.from,
             to: Instant::now(),
+            only_hurt: fault.only_hurt,
         });
         self.recoveries.borrow_mut().push(Recovery {
             what: fault.what,
@@ -255,8 +286,18 @@ impl Stage {
         ));
     }
 
-    /// Whether `/readyz` said no while the fault was on.
+    /// Whether `/readyz` said no while the fault was on, or yes where it concerned only some
+    /// subscribers.
     fn judge_truth(&self, fault: &Fault, samples: &[Sample]) {
+        if fault.only_hurt {
+            let unready = samples
+                .iter()
+                .find(|sample| sample.asked > fault.from && sample.status != 200);
+            if let Some(sample) = unready {
+                let (what, status) = (&fault.what, sample.status);
+                self.wrong(format!("{what}: /readyz said {status}: {}", sample.words));
+            }
+        }
         let (Some(grace), Some(clearing)) = (fault.unready, fault.clearing) else {
             return;
         };
@@ -283,12 +324,7 @@ impl Stage {
     /// Publishes no more, waits until every delivery is somewhere and nothing is on its way, stops
     /// the bridges, and makes up the account.
     pub async fn finish(self, bridges: Vec<Process>) -> Report {
-        let load = self.load.borrow_mut().take();
-        if let Some(load) = load {
-            load.stop().await;
-        }
-        let client = Client::connect(&self.ground.home.amqp_uri("/")).await;
-        self.settle(&client).await;
+        let client = self.come_to_rest().await;
         for bridge in bridges {
             let remains = bridge.stop(SHUTDOWN * 2).await;
             if remains.code != Some(0) {
@@ -303,6 +339,22 @@ impl Stage {
         }
         self.take_everything(&client).await;
         self.report()
+    }
+
+    /// Publishes no more, and waits until every delivery is somewhere and nothing is on its way.
+    pub async fn come_to_rest(&self) -> Client {
+        let load = self.load.borrow_mut().take();
+        if let Some(load) = load {
+            load.stop().await;
+        }
+        let client = Client::connect(&self.ground.home.amqp_uri("/")).await;
+        self.settle(&client).await;
+        client
+    }
+
+    /// The dead letters so far, once the run has come to rest.
+    pub fn letters(&self) -> Vec<Message> {
+        self.letters.borrow().clone()
     }
 
     /// Waits until every delivery is somewhere, and the line is empty.
@@ -337,6 +389,7 @@ impl Stage {
             let reason = letter.header("hookbridge-reason");
             let reason = reason.unwrap_or_else(|| "broker".to_owned());
             self.ledger.dead(&id_of(&letter), reason);
+            self.letters.borrow_mut().push(letter);
         }
         for message in client.drain("hookbridge.lost").await {
             if message.header("hookbridge-subscriber").is_some() {

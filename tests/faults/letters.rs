@@ -1,0 +1,67 @@
+//! What a run that touches only some subscribers must show besides the account: the reasons in their
+//! dead letters, and that the others were reached as quickly as ever.
+
+use std::time::{Duration, Instant};
+
+use super::{cast::Who, stage::Stage};
+
+/// What nobody may wait who is not in trouble: far below `delivery.timeout`, which is what waiting
+/// for somebody else costs.
+const USUAL: Duration = Duration::from_millis(500);
+
+/// Why deliveries of a subscriber may be dead; the first reason must be among them.
+pub type Because = (Who, &'static [&'static str]);
+
+/// Looks at every dead letter of these subscribers: two attempts, each with a reason that the trouble
+/// explains.
+pub fn judge_letters(stage: &Stage, because: &[Because]) {
+    let letters = stage.letters();
+    for (who, reasons) in because {
+        let mut seen = false;
+        let mut letters_of = 0;
+        for letter in &letters {
+            let header = |name: &str| letter.header(name).unwrap_or_default();
+            if header("hookbridge-subscriber") != who.id() {
+                continue;
+            }
+            letters_of += 1;
+            let [first, last] = ["hookbridge-first-reason", "hookbridge-reason"].map(header);
+            seen |= last == reasons[0];
+            let explained = [&first, &last]
+                .iter()
+                .all(|is| reasons.contains(&is.as_str()));
+            if !explained || header("hookbridge-attempts") != "2" {
+                let words = ["hookbridge-first-detail", "hookbridge-detail"].map(header);
+                stage.wrong(format!(
+                    "{who} is dead after {} attempts: {first} and {last}: {words:?}",
+                    header("hookbridge-attempts")
+                ));
+            }
+        }
+        if !seen {
+            let reason = reasons[0];
+            stage.wrong(format!(
+                "of {letters_of} dead letters of {who} none is {reason}"
+            ));
+        }
+    }
+}
+
+/// Whether these were reached as quickly as ever by what was sent between the two.
+pub fn judge_latency(stage: &Stage, of: &[Who], from: Instant, to: Instant) {
+    for who in of {
+        let took = stage.ledger.latencies(*who, from, to);
+        let (Some(median), Some(most)) = (took.get(took.len() / 2), took.last()) else {
+            stage.wrong(format!("{who} got nothing meanwhile"));
+            continue;
+        };
+        let nearly_all = took[took.len() * 19 / 20];
+        println!(
+            "  {who}: {} meanwhile, after {median:.0?}, 95 of 100 within {nearly_all:.0?}, all within {most:.0?}",
+            took.len()
+        );
+        if nearly_all > USUAL {
+            stage.wrong(format!("{who} waits {nearly_all:?} for its neighbours"));
+        }
+    }
+}
