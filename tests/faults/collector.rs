@@ -74,7 +74,7 @@ fn note(
     let message = Message::from(delivery);
     let header = |name: &str| message.header(name).unwrap_or_default();
     let (id, attempt) = (header("webhook-id"), header("webhook-attempt"));
-    if forged(format!("{:?}", message.properties).as_bytes()) || forged(&message.body) {
+    if forged(message.said().as_bytes()) || forged(&message.body) {
         ledger.stranger(format!("{id} has something of its event's: {message:?}"));
     }
     if message.redelivered

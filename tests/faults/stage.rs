@@ -42,8 +42,8 @@ pub const SHUTDOWN: Duration = Duration::from_secs(10);
 const ENDS: [&str; 3] = ["dead", "rejected", "lost"];
 /// Lines that one fault may write into the log of a bridge, besides those on failed attempts.
 const LINES: usize = 20;
-/// What subscribers that fail by plan write there, with and without a fault.
-const BY_PLAN: &str = "attempt failed";
+/// What subscribers that fail by plan, and strays, write there, one line for each.
+const BY_PLAN: [&str; 2] = ["attempt failed", "a message in a lane"];
 
 /// What a run is made with.
 #[derive(Debug, Clone)]
@@ -253,7 +253,8 @@ impl Stage {
         let mut lines = 0;
         for bridge in bridges {
             let log = bridge.program.log();
-            let told = |line: &&Line| line.at >= fault.from && !line.text.contains(BY_PLAN);
+            let by_plan = |line: &Line| BY_PLAN.iter().any(|words| line.text.contains(words));
+            let told = |line: &&Line| line.at >= fault.from && !by_plan(line);
             lines += log.iter().filter(told).count();
             self.judge_truth(&fault, &bridge.samples());
         }

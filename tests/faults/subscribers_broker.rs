@@ -107,9 +107,9 @@ async fn a_broker_without_connections_for_us_hurts_only_its_own() {
 async fn a_queue_that_is_gone_hurts_only_its_own_subscriber() {
     let because = [(Who::AwayWell, ["returned"].as_slice())];
     let make = async |stage: &Stage| {
+        let client = stage.ground.client_of(Who::AwayWell).await;
         // What the queue held would go with it.
         stage.ground.away_line.freeze();
-        let client = stage.ground.client_of(Who::AwayWell).await;
         client.wait_for_depth("away.well", 0, SOON).await;
         client.delete_queue("away.well").await;
         stage.ground.away_line.forward().await;
@@ -134,14 +134,10 @@ async fn a_channel_that_is_closed_again_and_again_hurts_only_its_own_subscriber(
 
 /// Every publish to an exchange that does not exist closes its channel.
 async fn closed(name: &'static str, times: usize) {
-    let because = [(Who::AwayClosing, ["channel_closed"].as_slice())];
+    // Returned between the exchange and its binding.
+    let because = [(Who::AwayClosing, ["channel_closed", "returned"].as_slice())];
     let make = async |stage: &Stage| stage.ground.delete_exchange(Who::AwayClosing).await;
-    let undo = async |stage: &Stage| {
-        // What comes between the exchange and its binding would be returned.
-        stage.ground.away_line.freeze();
-        stage.ground.open_exchange(Who::AwayClosing).await;
-        stage.ground.away_line.forward().await;
-    };
+    let undo = async |stage: &Stage| stage.ground.open_exchange(Who::AwayClosing).await;
     in_trouble(name, times, &because, make, undo).await;
 }
 

@@ -61,6 +61,13 @@ impl Message {
         str::from_utf8(&self.body).expect("a text body")
     }
 
+    /// Everything that its headers and properties say.
+    pub fn said(&self) -> String {
+        let headers = self.properties.headers().as_ref();
+        let headers = headers.map(texts_of).unwrap_or_default();
+        format!("{headers}{:?}", self.properties)
+    }
+
     /// A header as text, whichever of AMQP's strings or integers it is.
     pub fn header(&self, name: &str) -> Option<String> {
         let headers = self.properties.headers().as_ref()?;
@@ -72,6 +79,23 @@ impl Message {
             other => panic!("header {name} is {other:?}"),
         }
     }
+}
+
+/// Every text in a header's value, however deep.
+fn texts(value: &AMQPValue) -> String {
+    match value {
+        AMQPValue::LongString(text) => format!("{text} "),
+        AMQPValue::FieldArray(items) => items.as_slice().iter().map(texts).collect(),
+        AMQPValue::FieldTable(table) => texts_of(table),
+        other => format!("{other:?} "),
+    }
+}
+
+fn texts_of(table: &FieldTable) -> String {
+    let entries = table.inner().iter();
+    entries
+        .map(|(name, value)| format!("{name} {}", texts(value)))
+        .collect()
 }
 
 impl Client {
