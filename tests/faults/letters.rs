@@ -9,39 +9,41 @@ use super::{cast::Who, stage::Stage};
 /// somebody else costs. Generous, since the machine may have other things to do.
 const USUAL: Duration = Duration::from_secs(1);
 
-/// Why deliveries of a subscriber may be dead; the first reason must be among them.
+/// Why deliveries of a subscriber may be dead; the first reason must be that of most.
 pub type Because = (Who, &'static [&'static str]);
 
 /// Looks at every dead letter of these subscribers: two attempts, each with a reason that the trouble
-/// explains.
+/// explains. An attempt may also time out: beginnings and ends of a trouble hold things up, and so
+/// does a machine with other things to do.
 pub fn judge_letters(stage: &Stage, because: &[Because]) {
     let letters = stage.letters();
     for (who, reasons) in because {
-        let mut seen = false;
-        let mut letters_of = 0;
+        let (mut all, mut usual) = (0, 0);
         for letter in &letters {
             let header = |name: &str| letter.header(name).unwrap_or_default();
             if header("hookbridge-subscriber") != who.id() {
                 continue;
             }
-            letters_of += 1;
             let [first, last] = ["hookbridge-first-reason", "hookbridge-reason"].map(header);
-            seen |= last == reasons[0];
-            let explained = [&first, &last]
-                .iter()
-                .all(|is| reasons.contains(&is.as_str()));
-            if !explained || header("hookbridge-attempts") != "2" {
+            all += 1;
+            usual += usize::from(last == reasons[0]);
+            let explained = |is: &str| is == "timeout" || reasons.contains(&is);
+            let attempts = header("hookbridge-attempts");
+            if attempts != "2" || !explained(&first) || !explained(&last) {
                 let words = ["hookbridge-first-detail", "hookbridge-detail"].map(header);
                 stage.wrong(format!(
-                    "{who} is dead after {} attempts: {first} and {last}: {words:?}",
-                    header("hookbridge-attempts")
+                    "{who} is dead after {attempts} attempts: {first} and {last}: {words:?}"
                 ));
             }
         }
-        if !seen {
+        println!(
+            "  {usual} of {all} dead letters of {who} say {}",
+            reasons[0]
+        );
+        if usual * 2 <= all {
             let reason = reasons[0];
             stage.wrong(format!(
-                "of {letters_of} dead letters of {who} none is {reason}"
+                "only {usual} of {all} dead letters of {who} say {reason}"
             ));
         }
     }
