@@ -48,7 +48,7 @@ use crate::{
 const FAST_PREFETCH: u16 = 128;
 const SLOW_PREFETCH: u16 = 16;
 /// What the unsettled events may weigh together: publishers decide how large they are.
-const EVENT_BYTES: usize = 64 * 1024 * 1024;
+const EVENT_BYTES: usize = 160 * 1024 * 1024;
 /// How often the home broker's state is told.
 const STATE_INTERVAL: Duration = Duration::from_millis(250);
 /// How often queues are counted.

@@ -7,7 +7,7 @@ use tokio::task::block_in_place;
 
 use super::{
     cast::Who,
-    letters::{judge_latency, judge_letters},
+    letters::{USUAL, judge_latency, judge_letters},
     stage::{Options, Stage},
 };
 
@@ -55,7 +55,7 @@ async fn neighbours_in_trouble_on_the_home_broker_hurt_nobody_else() {
     stage
         .recovered_for(fault, &[&bridge], &[Who::HomeStuck])
         .await;
-    judge_latency(&stage, &Who::WELL, from, Instant::now());
+    judge_latency(&stage, &Who::WELL, from, USUAL);
 
     stage.come_to_rest().await;
     let because: [(Who, &[&str]); 3] = [

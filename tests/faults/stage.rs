@@ -33,7 +33,7 @@ use crate::support::{
 /// Within this the bridge must work again by itself, once the broker is back.
 pub const RECOVERY: Duration = Duration::from_secs(10);
 /// How long it is waited for all the same, so that the run tells the figure.
-const RECOVERY_PATIENCE: Duration = Duration::from_mins(1);
+const RECOVERY_PATIENCE: Duration = Duration::from_mins(2);
 /// How long everything that is on its way at the end may take.
 const SETTLE: Duration = Duration::from_mins(2);
 /// `delivery.shutdown_timeout` of the runs.
@@ -87,12 +87,19 @@ pub struct Fault {
     cleared: Option<Instant>,
     /// Whether it touches only those that the run hurts.
     only_hurt: bool,
+    /// How long the bridge may take to work again.
+    within: Duration,
 }
 
 impl Fault {
     /// Says that it is being undone: from now on the bridge may be ready again.
     pub fn clearing(&mut self) {
         self.clearing = Some(Instant::now());
+    }
+
+    /// Gives the bridge another time than [`RECOVERY`] to work again.
+    pub fn within(&mut self, time: Duration) {
+        self.within = time;
     }
 
     /// Says that it is undone: from now on the time of recovery runs.
@@ -220,6 +227,7 @@ impl Stage {
             clearing: None,
             cleared: None,
             only_hurt: false,
+            within: RECOVERY,
         }
     }
 
@@ -263,6 +271,9 @@ impl Stage {
             to: Instant::now(),
             only_hurt: fault.only_hurt,
         });
+        if took > fault.within {
+            self.wrong(format!("{}: back after {took:?}", fault.what));
+        }
         self.recoveries.borrow_mut().push(Recovery {
             what: fault.what,
             took,
@@ -419,9 +430,6 @@ impl Stage {
         let account = Account::of(&self.ledger.book(), &terms, &self.windows.borrow());
         let mut wrong = self.wrong.take();
         for recovery in self.recoveries.borrow().iter() {
-            if recovery.took > RECOVERY {
-                wrong.push(format!("{}: back after {:?}", recovery.what, recovery.took));
-            }
             if recovery.lines > LINES {
                 wrong.push(format!(
                     "{}: {} lines of log",

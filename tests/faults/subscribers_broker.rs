@@ -7,7 +7,7 @@ use tokio::task::block_in_place;
 
 use super::{
     cast::Who,
-    letters::{Because, judge_latency, judge_letters},
+    letters::{Because, USUAL, judge_latency, judge_letters},
     stage::{Options, Stage},
 };
 use crate::support::eventually::SOON;
@@ -172,7 +172,7 @@ async fn in_trouble(
         undo(&stage).await;
         fault.cleared();
         stage.recovered_for(fault, &[&bridge], &WELL).await;
-        judge_latency(&stage, &others, from, Instant::now());
+        judge_latency(&stage, &others, from, USUAL);
     }
     stage.come_to_rest().await;
     judge_letters(&stage, because);
