@@ -210,10 +210,10 @@ async fn a_backlog_of_ten_megabyte_events_does_not_fill_the_memory() {
     let bridge = stage.launch_bridge().await;
     let took = stage.recovered(fault, &[&bridge]).await;
     find(&stage, &client, "hookbridge.rejected", &mut rejected).await;
-    println!(
-        "  {} MB in calm, the backlog took {took:.1?}",
+    stage.remark(format!(
+        "{} MB in calm, the backlog took {took:.1?}",
         calm / MEGABYTE as u64
-    );
+    ));
     judge_memory(&stage, &bridge);
     stage.finish(vec![bridge]).await.must_hold();
 }
@@ -221,7 +221,7 @@ async fn a_backlog_of_ten_megabyte_events_does_not_fill_the_memory() {
 fn judge_memory(stage: &Stage, bridge: &Process) {
     let most = most_memory(bridge);
     let megabytes = most / MEGABYTE as u64;
-    println!("  the bridge took {megabytes} MB at most");
+    stage.remark(format!("the bridge took {megabytes} MB at most"));
     if most > MOST_MEMORY {
         stage.wrong(format!("the bridge took {megabytes} MB"));
     }

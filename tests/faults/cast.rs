@@ -122,8 +122,13 @@ impl Who {
     /// What must become of the delivery of an event, if nothing hurts this subscriber besides.
     pub fn fate(self, seed: u64, event: usize) -> Fate {
         match self {
-            Self::HttpWell | Self::HomeWell | Self::AwayWell => Fate::First,
-            Self::AwayClosing | Self::HomeStuck | Self::HomeDenied | Self::HomeGone => Fate::First,
+            Self::HttpWell
+            | Self::HomeWell
+            | Self::AwayWell
+            | Self::AwayClosing
+            | Self::HomeStuck
+            | Self::HomeDenied
+            | Self::HomeGone => Fate::First,
             Self::HomeFull | Self::AwayFull => Fate::Either,
             Self::HttpRefused | Self::HttpUnresolvable | Self::HomeMissing | Self::AwayMissing => {
                 Fate::Dead

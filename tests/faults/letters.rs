@@ -37,10 +37,10 @@ pub fn judge_letters(stage: &Stage, because: &[Because]) {
                 ));
             }
         }
-        println!(
-            "  {usual} of {all} dead letters of {who} say {}",
+        stage.remark(format!(
+            "{usual} of {all} dead letters of {who} say {}",
             reasons[0]
-        );
+        ));
         if usual * 2 <= all {
             let reason = reasons[0];
             stage.wrong(format!(
@@ -60,10 +60,10 @@ pub fn judge_latency(stage: &Stage, of: &[Who], since: Instant, usual: Duration)
             continue;
         };
         let nearly_all = took[took.len() * 19 / 20];
-        println!(
-            "  {who}: {} meanwhile, after {median:.0?}, 95 of 100 within {nearly_all:.0?}, all within {most:.0?}",
+        stage.remark(format!(
+            "{who}: {} meanwhile, after {median:.0?}, 95 of 100 within {nearly_all:.0?}, all within {most:.0?}",
             took.len()
-        );
+        ));
         if *median > usual {
             stage.wrong(format!("{who} waits {median:?} for others"));
         }

@@ -54,6 +54,8 @@ pub struct Report {
     pub log: Vec<Line>,
     /// What is wrong besides the account.
     pub wrong: Vec<String>,
+    /// Further figures.
+    pub remarks: Vec<String>,
 }
 
 impl Report {
@@ -95,6 +97,9 @@ impl Report {
             self.account.dead_twice,
             self.account.strangers
         );
+        for remark in &self.remarks {
+            let _ = writeln!(text, "  {remark}");
+        }
         text
     }
 

@@ -40,7 +40,8 @@ const SETTLE: Duration = Duration::from_mins(2);
 pub const SHUTDOWN: Duration = Duration::from_secs(10);
 /// The queues in which a delivery has come to its end.
 const ENDS: [&str; 3] = ["dead", "rejected", "lost"];
-/// Lines that one fault may write into the log of a bridge, besides those on failed attempts.
+/// Lines that one fault may write into the log of a bridge in a minute, besides those on failed
+/// attempts.
 const LINES: usize = 20;
 /// What subscribers that fail by plan, and strays, write there, one line for each.
 const BY_PLAN: [&str; 2] = ["attempt failed", "a message in a lane"];
@@ -124,6 +125,7 @@ pub struct Stage {
     remains: RefCell<Vec<Remains>>,
     wrong: RefCell<Vec<String>>,
     letters: RefCell<Vec<Message>>,
+    remarks: RefCell<Vec<String>>,
 }
 
 impl Stage {
@@ -157,6 +159,7 @@ impl Stage {
             remains: RefCell::default(),
             wrong: RefCell::default(),
             letters: RefCell::default(),
+            remarks: RefCell::default(),
         }
     }
 
@@ -271,6 +274,11 @@ impl Stage {
             to: Instant::now(),
             only_hurt: fault.only_hurt,
         });
+        // What is summed up is said again every few seconds.
+        let minutes = usize::try_from(fault.from.elapsed().as_secs() / 60).unwrap();
+        if lines > LINES * (1 + minutes) {
+            self.wrong(format!("{}: {lines} lines of log", fault.what));
+        }
         if took > fault.within {
             self.wrong(format!("{}: back after {took:?}", fault.what));
         }
@@ -326,6 +334,11 @@ impl Stage {
     /// Keeps what is left of a bridge that has ended.
     pub fn keep(&self, remains: Remains) {
         self.remains.borrow_mut().push(remains);
+    }
+
+    /// Says something about the run that is shown at its end.
+    pub fn remark(&self, what: String) {
+        self.remarks.borrow_mut().push(what);
     }
 
     /// Says that something is wrong with the run; it fails at its end.
@@ -428,15 +441,7 @@ impl Stage {
             hurt: self.options.hurt.clone(),
         };
         let account = Account::of(&self.ledger.book(), &terms, &self.windows.borrow());
-        let mut wrong = self.wrong.take();
-        for recovery in self.recoveries.borrow().iter() {
-            if recovery.lines > LINES {
-                wrong.push(format!(
-                    "{}: {} lines of log",
-                    recovery.what, recovery.lines
-                ));
-            }
-        }
+        let wrong = self.wrong.take();
         let version = block_in_place(|| self.ground.home.rabbitmqctl(&["version"]).unwrap());
         Report {
             name: self.options.name,
@@ -448,6 +453,7 @@ impl Stage {
             recoveries: self.recoveries.take(),
             log: log(self.remains.take()),
             wrong,
+            remarks: self.remarks.take(),
         }
     }
 }

@@ -92,10 +92,13 @@ fn texts(value: &AMQPValue) -> String {
 }
 
 fn texts_of(table: &FieldTable) -> String {
-    let entries = table.inner().iter();
-    entries
-        .map(|(name, value)| format!("{name} {}", texts(value)))
-        .collect()
+    let mut all = String::new();
+    for (name, value) in table.inner() {
+        all += name.as_str();
+        all += " ";
+        all += &texts(value);
+    }
+    all
 }
 
 impl Client {

@@ -40,6 +40,9 @@ const NUMBERS: [&str; 4] = [
     "x-delivery-count",
 ];
 
+/// Longer than a run: a message that expires in `lost` is gone, as its publisher asked for.
+const EXPIRATION: &str = "3600000";
+
 /// A message that somebody who may publishes into the bridge's own exchanges.
 pub struct Stray {
     pub exchange: &'static str,
@@ -83,7 +86,7 @@ fn forged(chance: &mut Chance, copies: &[&str]) -> BasicProperties {
         0 => properties,
         1 => properties
             .with_message_id(FORGED.into())
-            .with_expiration("60000".into())
+            .with_expiration(EXPIRATION.into())
             .with_priority(255),
         2 => properties
             .with_content_type("text/forged".into())
@@ -167,7 +170,7 @@ fn delivery_for_nobody(number: usize) -> BasicProperties {
     BasicProperties::default()
         .with_headers(table)
         .with_message_id(id.to_string().into())
-        .with_expiration("60000".into())
+        .with_expiration(EXPIRATION.into())
 }
 
 fn text(value: &str) -> AMQPValue {

@@ -191,7 +191,7 @@ fn nobody(chance: &mut Chance, id: &str, data: &str) -> Specimen {
         ),
         6 => whole.replace(
             EVERYONE,
-            *chance.pick(&["everyone ", "Everyone", "every\u{200b}one", "*"]),
+            chance.pick(&["everyone ", "Everyone", "every\u{200b}one", "*"]),
         ),
         _ => whole.replace(r#""parties""#, r#""Parties""#),
     };
@@ -236,7 +236,6 @@ fn wrong(chance: &mut Chance, mut event: Value) -> Specimen {
     // What is right there is replaced by what is wrong everywhere.
     let fits = match &value {
         Value::Object(_) => field.is_object(),
-        Value::Array(_) => false,
         Value::String(_) => true,
         _ => false,
     };
