@@ -189,10 +189,11 @@ fn nobody(chance: &mut Chance, id: &str, data: &str) -> Specimen {
             id,
             &format!(r#"{data}}},"data":{{"case":{other},"status":{STATUS}"#),
         ),
-        6 => whole.replace(
-            EVERYONE,
-            chance.pick(&["everyone ", "Everyone", "every\u{200b}one", "*"]),
-        ),
+        6 => {
+            let lookalikes = ["everyone ", "Everyone", "every\u{200b}one", "*"];
+            let lookalike = *chance.pick(&lookalikes);
+            whole.replace(EVERYONE, lookalike)
+        }
         _ => whole.replace(r#""parties""#, r#""Parties""#),
     };
     Specimen {
