@@ -47,6 +47,8 @@ use crate::{
 /// most 2,560 are in memory at once.
 const FAST_PREFETCH: u16 = 128;
 const SLOW_PREFETCH: u16 = 16;
+/// What the unsettled events may weigh together: publishers decide how large they are.
+const EVENT_BYTES: usize = 160 * 1024 * 1024;
 /// How often the home broker's state is told.
 const STATE_INTERVAL: Duration = Duration::from_millis(250);
 /// How often queues are counted.
@@ -291,6 +293,7 @@ impl Bridge {
         let events = Options {
             queue: self.topology.events_queue(),
             prefetch: self.prefetch,
+            bytes: Some(EVENT_BYTES),
         };
         self.consume(events, move |session| intake.clone().work(session));
         for (set, attempt) in [("first", Attempt::First), ("second", Attempt::Second)] {
@@ -300,6 +303,7 @@ impl Bridge {
                 let options = Options {
                     queue: lane.to_owned(),
                     prefetch: if slow { SLOW_PREFETCH } else { FAST_PREFETCH },
+                    bytes: None,
                 };
                 self.consume(options, move |session| {
                     deliver.clone().work(session, attempt)

@@ -6,6 +6,7 @@ pub mod consumer;
 pub mod home;
 pub mod message;
 pub mod pool;
+mod prefetch;
 pub mod publisher;
 pub mod publishers;
 pub mod queues;

@@ -41,6 +41,7 @@ async fn a_consumer_is_not_there_before_its_queue_is_bound_again() {
     let options = Options {
         queue: events.clone(),
         prefetch: 10,
+        bytes: None,
     };
     tasks.spawn(consume(home.clone(), options, stop.clone(), present, work));
     let mut wait = async |what: &str, now: bool| {

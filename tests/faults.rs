@@ -11,6 +11,7 @@
 
 mod account;
 mod alarms;
+mod bad_events;
 mod bridge_killed;
 mod cast;
 mod chance;
@@ -23,8 +24,10 @@ mod crash_loop;
 mod full_load;
 mod ground;
 mod home_broker;
+mod home_subscribers;
 mod leaders;
 mod ledger;
+mod letters;
 mod load;
 mod network;
 mod own_user;
@@ -35,3 +38,4 @@ mod resources;
 mod retry_delay;
 mod rights;
 mod stage;
+mod subscribers_broker;

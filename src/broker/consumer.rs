@@ -25,6 +25,7 @@ use super::{
     connection::{ConnectError, OPERATION_TIMEOUT, deadline},
     home::{Home, Link},
     message::Received,
+    prefetch::Prefetch,
 };
 
 /// Waits between attempts to consume from a queue that cannot be consumed from.
@@ -44,8 +45,10 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Options {
     /// The queue.
     pub queue: String,
-    /// Messages unsettled at once.
+    /// Messages unsettled at once, at most.
     pub prefetch: u16,
+    /// What these may weigh together, about: fewer are asked for while they are large.
+    pub bytes: Option<usize>,
 }
 
 /// Whether a consumer is there.
@@ -139,20 +142,13 @@ pub async fn start(
 ) -> Result<Session, ConnectError> {
     deadline("start a consumer", START_TIMEOUT, async {
         let channel = connection.create_channel().await?;
-        channel
-            .basic_qos(options.prefetch, BasicQosOptions::default())
-            .await?;
-        let consumer = channel
-            .basic_consume(
-                options.queue.as_str().into(),
-                // The broker picks a tag.
-                "".into(),
-                BasicConsumeOptions::default(),
-                FieldTable::default(),
-            )
-            .await?;
+        let prefetch = Prefetch::new(options.prefetch, options.bytes);
+        let consumer = subscribe(&channel, &options.queue, prefetch.now()).await?;
         Ok::<_, lapin::Error>(Session {
             consumer,
+            prefetch,
+            changing: false,
+            ended: false,
             settler: Settler {
                 channel,
                 queue: options.queue.clone(),
@@ -165,9 +161,34 @@ pub async fn start(
     .await
 }
 
-/// One consumer on one channel, from its start to its end.
+async fn subscribe(
+    channel: &Channel,
+    queue: &str,
+    prefetch: u16,
+) -> Result<lapin::Consumer, lapin::Error> {
+    channel
+        .basic_qos(prefetch, BasicQosOptions::default())
+        .await?;
+    channel
+        .basic_consume(
+            queue.into(),
+            // The broker picks a tag.
+            "".into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        )
+        .await
+}
+
+/// Consuming on one channel, from its start to its end.
 pub struct Session {
     consumer: lapin::Consumer,
+    prefetch: Prefetch,
+    /// Whether the consumer is cancelled, to go on with another prefetch once what it still has is
+    /// taken: so the order of the delivery tags stays that of the messages.
+    changing: bool,
+    /// Whether that consumer has nothing any more.
+    ended: bool,
     settler: Settler,
     stop: CancellationToken,
     over: bool,
@@ -177,17 +198,34 @@ impl Session {
     /// What has arrived, at least one and at most `max` messages; `None` when the session is over:
     /// stopped, cancelled by the broker, or its channel broken.
     pub async fn next(&mut self, max: usize) -> Option<Vec<Received>> {
-        if self.over {
-            return None;
-        }
-        let first = tokio::select! {
-            biased;
-            () = self.stop.cancelled() => {
-                self.cancel().await;
-                return None;
+        while !self.over {
+            if self.ended {
+                self.go_on().await;
+                continue;
             }
-            first = self.consumer.next() => first,
-        };
+            let first = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => {
+                    self.cancel().await;
+                    return None;
+                }
+                first = self.consumer.next() => first,
+            };
+            let chunk = self.collect(first, max);
+            if !chunk.is_empty() {
+                self.weigh(&chunk).await;
+                return Some(chunk);
+            }
+        }
+        None
+    }
+
+    /// What is there already, with the first of it.
+    fn collect(
+        &mut self,
+        first: Option<Result<lapin::message::Delivery, lapin::Error>>,
+        max: usize,
+    ) -> Vec<Received> {
         let mut chunk = Vec::new();
         let mut next = first;
         loop {
@@ -197,9 +235,10 @@ impl Session {
                     debug!("a consumer broke: {error}");
                     self.over = true;
                 }
+                None if self.changing => self.ended = true,
                 None => self.over = true,
             }
-            if self.over || chunk.len() >= max {
+            if self.over || self.ended || chunk.len() >= max {
                 break;
             }
             match self.consumer.next().now_or_never() {
@@ -207,7 +246,35 @@ impl Session {
                 None => break,
             }
         }
-        (!chunk.is_empty()).then_some(chunk)
+        chunk
+    }
+
+    /// Has the prefetch follow the size of what comes. A consumer keeps the one that it began with, so
+    /// another takes its place.
+    async fn weigh(&mut self, chunk: &[Received]) {
+        for received in chunk {
+            self.prefetch.note(received.body.len());
+        }
+        if !self.over && !self.changing && self.prefetch.change().is_some() {
+            self.changing = true;
+            self.cancel().await;
+        }
+    }
+
+    /// Consumes again after [`Self::weigh`] ended the consumer.
+    async fn go_on(&mut self) {
+        let settler = &self.settler;
+        let again = subscribe(&settler.channel, &settler.queue, self.prefetch.now());
+        match deadline("start a consumer", START_TIMEOUT, again).await {
+            Ok(consumer) => {
+                self.consumer = consumer;
+                (self.changing, self.ended) = (false, false);
+            }
+            Err(error) => {
+                debug!("a consumer broke: {error}");
+                self.over = true;
+            }
+        }
     }
 
     /// What settles the messages of this session.

@@ -15,6 +15,8 @@ pub struct Window {
     pub to: Instant,
     /// Whether attempts that were in flight may be repeated.
     pub repeats: bool,
+    /// Whether it touched only those that the run hurts: nobody else's repeats are explained by it.
+    pub only_hurt: bool,
 }
 
 /// What the run was made with.
@@ -103,9 +105,12 @@ impl Account {
             self.missing += 1;
             self.blame(pair, "is nowhere");
         }
-        self.judge_fate(pair, terms, windows);
-        self.judge_repeats(pair, sent, terms, windows);
-        self.judge_delay(pair, terms, windows);
+        let hurt = terms.hurt.contains(&pair.who);
+        let windows = windows.iter().filter(|window| hurt || !window.only_hurt);
+        let windows: Vec<_> = windows.copied().collect();
+        self.judge_fate(pair, terms, &windows);
+        self.judge_repeats(pair, sent, terms, &windows);
+        self.judge_delay(pair, terms, &windows);
     }
 
     /// Whether it ended as the plan says, by the attempt that the plan says. Where the broker's answer
@@ -313,12 +318,14 @@ mod tests {
             from: later,
             to: later,
             repeats: true,
+            only_hurt: false,
         };
         assert_eq!(account(&ledger, &[too_late]).unexplained, 1);
         let meanwhile = Window {
             from: now,
             to: later,
             repeats: true,
+            only_hurt: false,
         };
         let explained = account(&ledger, &[meanwhile]);
         assert_eq!((explained.unexplained, explained.repeats), (0, 1));
@@ -327,6 +334,11 @@ mod tests {
             ..meanwhile
         };
         assert_eq!(account(&ledger, &[only_late]).unexplained, 1);
+        let elsewhere = Window {
+            only_hurt: true,
+            ..meanwhile
+        };
+        assert_eq!(account(&ledger, &[elsewhere]).unexplained, 1);
     }
 
     #[test]
@@ -338,6 +350,7 @@ mod tests {
             from: to,
             to,
             repeats: true,
+            only_hurt: false,
         };
         assert_eq!(account(&ledger, &[until(sent)]).unexplained, 0);
         let before = sent.checked_sub(Duration::from_millis(1)).unwrap();
@@ -360,6 +373,7 @@ mod tests {
             from: now,
             to: now,
             repeats: true,
+            only_hurt: false,
         };
         let two = account(&ledger, &[window]);
         assert_eq!((two.repeats, two.unexplained), (2, 0));
@@ -382,6 +396,7 @@ mod tests {
             from,
             to,
             repeats: true,
+            only_hurt: false,
         });
         for (attempt, at) in [(1, 0), (1, 0), (2, 10), (2, 10), (2, 13), (2, 13)] {
             push(attempt, after(at));
@@ -425,6 +440,7 @@ mod tests {
             from: now,
             to: late,
             repeats: true,
+            only_hurt: false,
         };
         assert_eq!(account(&ledger, &[window]).late, 0);
     }
@@ -439,6 +455,7 @@ mod tests {
             from,
             to: from + Duration::from_mins(1),
             repeats: false,
+            only_hurt: false,
         };
         let early = |window| account(&ledger, &[window]).early;
         assert_eq!(early(window(now + Duration::from_mins(1))), 1);

@@ -30,6 +30,14 @@ pub enum Who {
     AwayWell,
     AwayMissing,
     AwayFull,
+    /// A guest: its exchange on its own broker comes and goes.
+    AwayClosing,
+    /// A guest: its queue takes everything and confirms nothing while its process is suspended.
+    HomeStuck,
+    /// A guest: the bridge may write to its exchange, or not.
+    HomeDenied,
+    /// A guest: its exchange comes and goes.
+    HomeGone,
 }
 
 /// What must become of a delivery.
@@ -59,6 +67,14 @@ impl Who {
         Self::AwayFull,
     ];
 
+    /// Those who take part only where a run asks for them: well but for what that run does to them.
+    pub const GUESTS: [Self; 4] = [
+        Self::AwayClosing,
+        Self::HomeStuck,
+        Self::HomeDenied,
+        Self::HomeGone,
+    ];
+
     /// Those who take everything at once, one of each kind.
     pub const WELL: [Self; 3] = [Self::HttpWell, Self::HomeWell, Self::AwayWell];
 
@@ -74,6 +90,10 @@ impl Who {
             Self::AwayWell => "away-well",
             Self::AwayMissing => "away-missing",
             Self::AwayFull => "away-full",
+            Self::AwayClosing => "away-closing",
+            Self::HomeStuck => "home-stuck",
+            Self::HomeDenied => "home-denied",
+            Self::HomeGone => "home-gone",
         }
     }
 
@@ -81,13 +101,17 @@ impl Who {
     pub fn party(self) -> &'static str {
         match self {
             Self::HttpWell | Self::HttpMoody | Self::HomeWell | Self::AwayWell => EVERYONE,
+            guest if Self::GUESTS.contains(&guest) => EVERYONE,
             _ => SOME,
         }
     }
 
     /// Whether its deliveries depend on a broker of its own.
     pub fn away(self) -> bool {
-        matches!(self, Self::AwayWell | Self::AwayMissing | Self::AwayFull)
+        matches!(
+            self,
+            Self::AwayWell | Self::AwayMissing | Self::AwayFull | Self::AwayClosing
+        )
     }
 
     /// Whether its queue is looked at only at the end of the run.
@@ -98,7 +122,13 @@ impl Who {
     /// What must become of the delivery of an event, if nothing hurts this subscriber besides.
     pub fn fate(self, seed: u64, event: usize) -> Fate {
         match self {
-            Self::HttpWell | Self::HomeWell | Self::AwayWell => Fate::First,
+            Self::HttpWell
+            | Self::HomeWell
+            | Self::AwayWell
+            | Self::AwayClosing
+            | Self::HomeStuck
+            | Self::HomeDenied
+            | Self::HomeGone => Fate::First,
             Self::HomeFull | Self::AwayFull => Fate::Either,
             Self::HttpRefused | Self::HttpUnresolvable | Self::HomeMissing | Self::AwayMissing => {
                 Fate::Dead
@@ -118,7 +148,7 @@ impl fmt::Display for Who {
     }
 }
 
-/// Who is entitled to the event of this number.
+/// Who of the regular cast is entitled to the event of this number; guests are, to every one.
 pub fn entitled(event: usize) -> impl Iterator<Item = Who> {
     let rare = event.is_multiple_of(10);
     Who::ALL

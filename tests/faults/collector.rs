@@ -13,7 +13,7 @@ use lapin::{
 };
 use tokio::time::{sleep, timeout};
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, forged};
 use crate::support::client::Message;
 
 const PREFETCH: u16 = 200;
@@ -74,6 +74,9 @@ fn note(
     let message = Message::from(delivery);
     let header = |name: &str| message.header(name).unwrap_or_default();
     let (id, attempt) = (header("webhook-id"), header("webhook-attempt"));
+    if forged(message.said().as_bytes()) || forged(&message.body) {
+        ledger.stranger(format!("{id} has something of its event's: {message:?}"));
+    }
     if message.redelivered
         && let Some(times @ 1..) = unsure.get_mut(&id)
     {

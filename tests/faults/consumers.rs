@@ -29,7 +29,7 @@ async fn lanes_that_are_deleted_come_back() {
     ];
     for _ in 0..TIMES {
         stage.carry_on(LEAST, MOST).await;
-        stage.quiet().await;
+        stage.come_to_rest().await;
         let mut fault = stage.fault("three lanes are deleted", None);
         for lane in &lanes {
             own_user::delete_queue(&stage, lane);
@@ -52,7 +52,7 @@ async fn an_events_queue_that_is_deleted_comes_back() {
     let (stage, bridge) = Stage::ready(Options::new("events-deleted")).await;
     for time in 0..2 * TIMES {
         stage.carry_on(LEAST, MOST).await;
-        stage.quiet().await;
+        stage.come_to_rest().await;
         let mut fault = stage.fault("the events queue is deleted", None);
         if !time.is_multiple_of(2) {
             // Another consumer brings the topology back at the same time.

@@ -47,7 +47,7 @@ async fn stopped(name: &'static str, times: usize) {
         bridge = stage.start_bridge().await;
     }
     // The backlog keeps retries waiting, too: as long as there is one, none of them is late.
-    stage.quiet().await;
+    stage.come_to_rest().await;
     for stop in &stops {
         stage.over(stop);
     }

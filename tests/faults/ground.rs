@@ -4,14 +4,14 @@
 use std::{ops::Deref, sync::Arc};
 
 use hookbridge::cli::demo::node::{NodeOptions, Plugin, PrivateNode};
-use lapin::types::AMQPValue;
+use lapin::{ExchangeKind, types::AMQPValue};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::{
     cast::{FULL, Who},
     chance::Mood,
     collector::collect,
-    ledger::Ledger,
+    ledger::{Ledger, forged},
 };
 use crate::support::{
     client::Client,
@@ -93,16 +93,16 @@ pub struct Ground {
 }
 
 impl Ground {
-    pub async fn new(ledger: &Arc<Ledger>, seed: u64) -> Self {
-        Self::on(Home::node, ledger, seed).await
+    pub async fn new(ledger: &Arc<Ledger>, seed: u64, guests: &[Who]) -> Self {
+        Self::on(Home::node, ledger, seed, guests).await
     }
 
     /// The same with a cluster of three nodes as home broker.
     pub async fn on_cluster(ledger: &Arc<Ledger>, seed: u64) -> Self {
-        Self::on(Home::cluster, ledger, seed).await
+        Self::on(Home::cluster, ledger, seed, &[]).await
     }
 
-    async fn on(home: fn() -> Home, ledger: &Arc<Ledger>, seed: u64) -> Self {
+    async fn on(home: fn() -> Home, ledger: &Arc<Ledger>, seed: u64, guests: &[Who]) -> Self {
         let (home, away) = tokio::join!(spawn_blocking(home), spawn_blocking(node));
         let (home, away) = (home.unwrap(), away.unwrap());
         for (node, queues) in [
@@ -110,6 +110,14 @@ impl Ground {
             (&away, ["away.well", "away.full"]),
         ] {
             declare(&node.amqp_uri("/"), queues).await;
+        }
+        for who in guests {
+            let node = if who.away() { &away } else { &home };
+            let client = Client::connect(&node.amqp_uri("/")).await;
+            client.declare_quorum(queue(*who)).await;
+            if let Some(exchange) = exchange(*who) {
+                open(&client, exchange, queue(*who)).await;
+            }
         }
         Self {
             home_line: home.line(),
@@ -131,9 +139,9 @@ impl Ground {
         through(&self.home, &self.clients)
     }
 
-    /// Writes the files of all subscribers.
-    pub fn write_subscribers(&self, setup: &Setup) {
-        for who in Who::ALL {
+    /// Writes the files of all subscribers and these guests.
+    pub fn write_subscribers(&self, setup: &Setup, guests: &[Who]) {
+        for who in Who::ALL.iter().chain(guests).copied() {
             let text = format!(
                 "id = \"{who}\"\nparty = \"{}\"\nevents = [\"*\"]\n{}\n",
                 who.party(),
@@ -159,18 +167,45 @@ impl Ground {
             Who::AwayWell => away("away.well"),
             Who::AwayMissing => away("away.missing"),
             Who::AwayFull => away("away.full"),
+            Who::AwayClosing => format!(
+                "[amqp]\nuri = {uri:?}\nexchange = \"away.closing\"\nrouting_key = \"{{type}}\""
+            ),
+            Who::HomeStuck => home("home.stuck"),
+            Who::HomeDenied | Who::HomeGone => {
+                let exchange = exchange(who).unwrap();
+                format!("[amqp]\nexchange = {exchange:?}\nrouting_key = \"{{type}}\"")
+            }
         }
     }
 
+    /// Makes the exchange of a guest, with its queue bound to it.
+    pub async fn open_exchange(&self, who: Who) {
+        let client = self.client_of(who).await;
+        open(&client, exchange(who).unwrap(), queue(who)).await;
+    }
+
+    /// Deletes the exchange of a guest.
+    pub async fn delete_exchange(&self, who: Who) {
+        let client = self.client_of(who).await;
+        client.delete_exchange(exchange(who).unwrap()).await;
+    }
+
+    /// A client of the broker that a subscriber's queue is on.
+    pub async fn client_of(&self, who: Who) -> Client {
+        let node = if who.away() { &self.away } else { &self.home };
+        Client::connect(&node.amqp_uri("/")).await
+    }
+
     /// Lets the subscribers that read their queues do so, for as long as these tasks live.
-    pub fn collectors(&self, ledger: &Arc<Ledger>) -> JoinSet<()> {
+    pub fn collectors(&self, ledger: &Arc<Ledger>, guests: &[Who]) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
-        let queues = [
-            (self.client_uri(), "home.well"),
-            (self.away.amqp_uri("/"), "away.well"),
-        ];
-        for (uri, queue) in queues {
-            tasks.spawn(collect(uri, queue, Arc::clone(ledger)));
+        for who in [Who::HomeWell, Who::AwayWell].iter().chain(guests) {
+            let uri = if who.away() {
+                self.away.amqp_uri("/")
+            } else {
+                self.client_uri()
+            };
+            tasks.spawn(collect(uri, queue(*who), Arc::clone(ledger)));
         }
         tasks
     }
@@ -182,6 +217,34 @@ fn node() -> PrivateNode {
         ..NodeOptions::default()
     })
     .unwrap()
+}
+
+/// The queue that a subscriber reads.
+fn queue(who: Who) -> &'static str {
+    match who {
+        Who::HomeWell => "home.well",
+        Who::AwayWell => "away.well",
+        Who::AwayClosing => "away.behind-closing",
+        Who::HomeStuck => "home.stuck",
+        Who::HomeDenied => "home.behind-denied",
+        Who::HomeGone => "home.behind-gone",
+        other => panic!("{other} reads no queue"),
+    }
+}
+
+/// The exchange that a guest's queue is behind.
+fn exchange(who: Who) -> Option<&'static str> {
+    match who {
+        Who::AwayClosing => Some("away.closing"),
+        Who::HomeDenied => Some("home.denied"),
+        Who::HomeGone => Some("home.gone"),
+        _ => None,
+    }
+}
+
+async fn open(client: &Client, exchange: &str, queue: &str) {
+    client.declare_exchange(exchange, ExchangeKind::Topic).await;
+    client.bind(queue, exchange, "#").await;
 }
 
 /// The address of a node by way of a line to it.
@@ -212,6 +275,9 @@ async fn receiver(ledger: &Arc<Ledger>, seed: u64) -> Receiver {
             let header = |name| arrival.header(name).unwrap_or_default();
             let (id, attempt) = (header("webhook-id"), header("webhook-attempt"));
             let attempt = attempt.parse().unwrap_or_default();
+            if forged(format!("{:?}", arrival.headers).as_bytes()) || forged(&arrival.body) {
+                ledger.stranger(format!("{id} has something of its event's: {arrival:?}"));
+            }
             let event = ledger.event_of(id);
             let mood = event.map_or(Mood::Well, |event| mood(seed, event, attempt));
             ledger.arrived(id, attempt, mood == Mood::Well);

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -13,6 +13,15 @@ use crate::support::line::webhook_id;
 
 /// The `source` of the events of [`crate::support::program::event`].
 const SOURCE: &str = "/tests";
+
+/// What publishers write where nothing may be copied from.
+pub const FORGED: &str = "forged";
+
+/// Whether something that a publisher wrote came through.
+pub fn forged(text: &[u8]) -> bool {
+    let word = FORGED.as_bytes();
+    text.windows(word.len()).any(|window| window == word)
+}
 
 /// What the publisher knows of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,9 +88,16 @@ pub struct Book {
     pub strangers: Vec<String>,
     /// For each subscriber, when the newest event that it was delivered was sent.
     newest: HashMap<Who, Instant>,
+    /// Who takes part besides the regular cast.
+    guests: Vec<Who>,
 }
 
 impl Book {
+    /// Who is entitled to the event of this number.
+    fn entitled(&self, event: usize) -> Vec<Who> {
+        entitled(event).chain(self.guests.iter().copied()).collect()
+    }
+
     /// The deliveries that must be somewhere: those of events that were confirmed, or of which
     /// anything was seen.
     pub fn owed(&self) -> impl Iterator<Item = &Pair> {
@@ -99,6 +115,15 @@ impl Book {
 pub struct Ledger(Mutex<Book>);
 
 impl Ledger {
+    /// A ledger of the regular cast and these guests.
+    pub fn new(guests: Vec<Who>) -> Self {
+        let book = Book {
+            guests,
+            ..Book::default()
+        };
+        Self(Mutex::new(book))
+    }
+
     pub fn book(&self) -> MutexGuard<'_, Book> {
         self.0.lock().unwrap()
     }
@@ -111,7 +136,7 @@ impl Ledger {
             sent: Instant::now(),
             state: State::Sent,
         });
-        for who in entitled(event) {
+        for who in book.entitled(event) {
             let id = webhook_id(SOURCE, &event.to_string(), who.id());
             let pair = Pair {
                 event,
@@ -139,6 +164,7 @@ impl Ledger {
             pairs,
             strangers,
             newest,
+            ..
         } = &mut *book;
         let Some(pair) = pairs.get_mut(id) else {
             strangers.push(format!("{id} arrived"));
@@ -166,7 +192,8 @@ impl Ledger {
         let event: Value = serde_json::from_slice(body).unwrap_or_default();
         let id = event["id"].as_str().unwrap_or("an event without an id");
         let number = id.parse().unwrap_or(usize::MAX);
-        for who in entitled(number) {
+        let entitled = self.book().entitled(number);
+        for who in entitled {
             self.lost(&webhook_id(SOURCE, id, who.id()));
         }
     }
@@ -177,6 +204,27 @@ impl Ledger {
             Some(pair) => change(pair),
             None => book.strangers.push(format!("{id} {what}")),
         }
+    }
+
+    /// Something that nobody was to see.
+    pub fn stranger(&self, what: String) {
+        self.book().strangers.push(what);
+    }
+
+    /// How long the deliveries of events sent between these two took to arrive, from the shortest
+    /// to the longest.
+    pub fn latencies(&self, who: Who, from: Instant, to: Instant) -> Vec<Duration> {
+        let book = self.book();
+        let of = book.pairs.values().filter(|pair| pair.who == who);
+        let mut took: Vec<_> = of
+            .filter_map(|pair| {
+                let sent = book.events[pair.event].sent;
+                let first = pair.arrivals.first()?;
+                (from < sent && sent < to).then(|| first.at - sent)
+            })
+            .collect();
+        took.sort_unstable();
+        took
     }
 
     /// The event of a webhook id, for those who answer by a plan.

@@ -33,7 +33,6 @@ const SHOWN: usize = 30;
 /// One fault that was made and cleared.
 #[derive(Debug)]
 pub struct Recovery {
-    pub what: String,
     /// From its clearing until everything worked again.
     pub took: Duration,
     /// What the bridges' logs said of it.

@@ -47,10 +47,11 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub const SHUTDOWN: Duration = Duration::from_secs(10);
 /// The queues in which a delivery has come to its end.
 const ENDS: [&str; 3] = ["dead", "rejected", "lost"];
-/// Lines that one fault may write into the log of a bridge, besides those on failed attempts.
+/// Lines that one fault may write into the log of a bridge in a minute, besides those on failed
+/// attempts.
 const LINES: usize = 20;
-/// What subscribers that fail by plan write there, with and without a fault.
-const BY_PLAN: &str = "attempt failed";
+/// What subscribers that fail by plan, and strays, write there, one line for each.
+const BY_PLAN: [&str; 2] = ["attempt failed", "a message in a lane"];
 
 /// What a run is made with.
 #[derive(Debug, Clone)]
@@ -63,6 +64,10 @@ pub struct Options {
     pub timeout: Duration,
     /// The subscribers that the faults hurt besides their own plan.
     pub hurt: Vec<Who>,
+    /// Who takes part besides the regular cast.
+    pub guests: Vec<Who>,
+    /// Further settings of the bridges.
+    pub settings: Vec<(&'static str, toml::Value)>,
 }
 
 impl Options {
@@ -73,6 +78,8 @@ impl Options {
             retry_delay: Duration::from_secs(2),
             timeout: Duration::from_secs(2),
             hurt: Vec::new(),
+            guests: Vec::new(),
+            settings: Vec::new(),
         }
     }
 }
@@ -91,6 +98,10 @@ pub struct Fault {
     repeats: bool,
     /// Whether `/readyz` must not notice.
     unnoticed: bool,
+    /// Whether it touches only those that the run hurts.
+    only_hurt: bool,
+    /// How long the bridge may take to work again.
+    within: Duration,
 }
 
 impl Fault {
@@ -117,6 +128,11 @@ impl Fault {
         self.clearing = Some(Instant::now());
     }
 
+    /// Gives the bridge another time than [`RECOVERY`] to work again.
+    pub fn within(&mut self, time: Duration) {
+        self.within = time;
+    }
+
     /// Says that it is undone: from now on the time of recovery runs.
     pub fn cleared(&mut self) {
         self.cleared = Some(Instant::now());
@@ -138,19 +154,22 @@ pub struct Stage {
     recoveries: RefCell<Vec<Recovery>>,
     remains: RefCell<Vec<Remains>>,
     wrong: RefCell<Vec<String>>,
+    letters: RefCell<Vec<Message>>,
+    remarks: RefCell<Vec<String>>,
 }
 
 impl Stage {
     /// Brings up the ground. No bridge runs, and nothing is published yet.
     pub async fn new(options: Options) -> Self {
-        let (ledger, seed) = (Arc::default(), seed());
-        let ground = Ground::new(&ledger, seed).await;
+        let (seed, guests) = (seed(), &options.guests);
+        let ledger = Arc::new(Ledger::new(guests.clone()));
+        let ground = Ground::new(&ledger, seed, guests).await;
         Self::on(ground, options, ledger, seed)
     }
 
     /// The same with a cluster of three nodes as home broker.
     pub async fn on_cluster(options: Options) -> Self {
-        let (ledger, seed) = (Arc::default(), seed());
+        let (ledger, seed) = (Arc::new(Ledger::new(Vec::new())), seed());
         let ground = Ground::on_cluster(&ledger, seed).await;
         Self::on(ground, options, ledger, seed)
     }
@@ -164,10 +183,13 @@ impl Stage {
         if let Ok(level) = env::var(LOG) {
             setup.set("log.level", level);
         }
-        ground.write_subscribers(&setup);
+        for (key, value) in &options.settings {
+            setup.set(key, value.clone());
+        }
+        ground.write_subscribers(&setup, &options.guests);
         Self {
             chance: RefCell::new(Chance::new(seed, options.name)),
-            _collectors: ground.collectors(&ledger),
+            _collectors: ground.collectors(&ledger, &options.guests),
             options,
             ground,
             setup,
@@ -179,6 +201,8 @@ impl Stage {
             recoveries: RefCell::default(),
             remains: RefCell::default(),
             wrong: RefCell::default(),
+            letters: RefCell::default(),
+            remarks: RefCell::default(),
         }
     }
 
@@ -207,7 +231,7 @@ impl Stage {
         (stage, bridge)
     }
 
-    /// The same on a stage that is there.
+    /// Starts a bridge and the load, and waits until it reaches those who are well.
     pub async fn begin(&self) -> Process {
         let bridge = self.start_bridge().await;
         block_in_place(|| {
@@ -246,6 +270,18 @@ impl Stage {
             cleared: None,
             repeats: true,
             unnoticed: false,
+            only_hurt: false,
+            within: RECOVERY,
+        }
+    }
+
+    /// Says that those whom the run hurts are in trouble from now on, and nobody else: nothing of
+    /// the others may be repeated, and the bridge stays ready.
+    pub fn trouble(&self, what: impl Into<String>) -> Fault {
+        Fault {
+            only_hurt: true,
+            unnoticed: true,
+            ..self.fault(what, None)
         }
     }
 
@@ -291,17 +327,22 @@ impl Stage {
         let mut lines = 0;
         for bridge in bridges {
             let log = bridge.program.log();
-            let told = |line: &&Line| line.at >= fault.from && !line.text.contains(BY_PLAN);
+            let by_plan = |line: &Line| BY_PLAN.iter().any(|words| line.text.contains(words));
+            let told = |line: &&Line| line.at >= fault.from && !by_plan(line);
             lines += log.iter().filter(told).count();
             self.judge_truth(&fault, &bridge.samples());
         }
         self.over(&fault);
         println!("{}: back after {took:.1?}", fault.what);
-        self.recoveries.borrow_mut().push(Recovery {
-            what: fault.what,
-            took,
-            lines,
-        });
+        // What is summed up is said again every few seconds.
+        let minutes = usize::try_from(fault.from.elapsed().as_secs() / 60).unwrap();
+        if lines > LINES * (1 + minutes) {
+            self.wrong(format!("{}: {lines} lines of log", fault.what));
+        }
+        if took > fault.within {
+            self.wrong(format!("{}: back after {took:?}", fault.what));
+        }
+        self.recoveries.borrow_mut().push(Recovery { took, lines });
         took
     }
 
@@ -321,6 +362,7 @@ impl Stage {
             from: fault.from,
             to: Instant::now(),
             repeats: fault.repeats,
+            only_hurt: fault.only_hurt,
         });
     }
 
@@ -382,6 +424,11 @@ impl Stage {
         self.remains.borrow_mut().push(remains);
     }
 
+    /// Says something about the run that is shown at its end.
+    pub fn remark(&self, what: String) {
+        self.remarks.borrow_mut().push(what);
+    }
+
     /// Says that something is wrong with the run; it fails at its end.
     pub fn wrong(&self, what: String) {
         self.wrong.borrow_mut().push(what);
@@ -390,7 +437,7 @@ impl Stage {
     /// Publishes no more, waits until every delivery is somewhere and nothing is on its way, stops
     /// the bridges, and makes up the account.
     pub async fn finish(self, bridges: Vec<Process>) -> Report {
-        self.quiet().await;
+        let client = self.come_to_rest().await;
         for bridge in bridges {
             let remains = bridge.stop(SHUTDOWN * 2).await;
             if remains.code != Some(0) {
@@ -398,7 +445,6 @@ impl Stage {
             }
             self.keep(remains);
         }
-        let client = Client::connect(&self.ground.client_uri()).await;
         // What was unacknowledged is ready again, and counts.
         let left = self.on_its_way(&client).await;
         if left > 0 {
@@ -409,13 +455,19 @@ impl Stage {
     }
 
     /// Publishes no more, and waits until every delivery is somewhere and nothing is on its way.
-    pub async fn quiet(&self) {
+    pub async fn come_to_rest(&self) -> Client {
         let load = self.load.borrow_mut().take();
         if let Some(load) = load {
             load.stop().await;
         }
         let client = Client::connect(&self.ground.client_uri()).await;
         self.settle(&client).await;
+        client
+    }
+
+    /// The dead letters so far, once the run has come to rest.
+    pub fn letters(&self) -> Vec<Message> {
+        self.letters.borrow().clone()
     }
 
     /// Waits until every delivery is somewhere, and the line is empty; gives up when nothing moves.
@@ -455,6 +507,7 @@ impl Stage {
             let reason = letter.header("hookbridge-reason");
             let reason = reason.unwrap_or_else(|| "broker".to_owned());
             self.ledger.dead(&id_of(letter), reason);
+            self.letters.borrow_mut().push(letter.clone());
         };
         client.take("hookbridge.dead", ANSWER, dead).await;
         let lost = |message: &Message| {
@@ -483,18 +536,7 @@ impl Stage {
             hurt: self.options.hurt.clone(),
         };
         let account = Account::of(&self.ledger.book(), &terms, &self.windows.borrow());
-        let mut wrong = self.wrong.take();
-        for recovery in self.recoveries.borrow().iter() {
-            if recovery.took > RECOVERY {
-                wrong.push(format!("{}: back after {:?}", recovery.what, recovery.took));
-            }
-            if recovery.lines > LINES {
-                wrong.push(format!(
-                    "{}: {} lines of log",
-                    recovery.what, recovery.lines
-                ));
-            }
-        }
+        let wrong = self.wrong.take();
         let version = block_in_place(|| self.ground.home.rabbitmqctl(&["version"]).unwrap());
         Report {
             name: self.options.name,
@@ -505,7 +547,7 @@ impl Stage {
             interruptions: self.windows.take().len(),
             recoveries: self.recoveries.take(),
             log: log(self.remains.take()),
-            notes: Vec::new(),
+            notes: self.remarks.take(),
             wrong,
             delays_promised: true,
         }

@@ -9,7 +9,7 @@ use lapin::{
     options::{
         BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions,
         BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
-        QueueBindOptions, QueueDeclareOptions,
+        ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
     },
     types::{AMQPValue, FieldTable},
 };
@@ -62,6 +62,13 @@ impl Message {
         str::from_utf8(&self.body).expect("a text body")
     }
 
+    /// Everything that its headers and properties say.
+    pub fn said(&self) -> String {
+        let headers = self.properties.headers().as_ref();
+        let headers = headers.map(texts_of).unwrap_or_default();
+        format!("{headers}{:?}", self.properties)
+    }
+
     /// A header as text, whichever of AMQP's strings or integers it is.
     pub fn header(&self, name: &str) -> Option<String> {
         let headers = self.properties.headers().as_ref()?;
@@ -73,6 +80,26 @@ impl Message {
             other => panic!("header {name} is {other:?}"),
         }
     }
+}
+
+/// Every text in a header's value, however deep.
+fn texts(value: &AMQPValue) -> String {
+    match value {
+        AMQPValue::LongString(text) => format!("{text} "),
+        AMQPValue::FieldArray(items) => items.as_slice().iter().map(texts).collect(),
+        AMQPValue::FieldTable(table) => texts_of(table),
+        other => format!("{other:?} "),
+    }
+}
+
+fn texts_of(table: &FieldTable) -> String {
+    let mut all = String::new();
+    for (name, value) in table.inner() {
+        all += name.as_str();
+        all += " ";
+        all += &texts(value);
+    }
+    all
 }
 
 impl Client {
@@ -119,6 +146,20 @@ impl Client {
             .exchange_declare(exchange.into(), kind, options, FieldTable::default())
             .await
             .unwrap();
+    }
+
+    /// Deletes an exchange.
+    pub async fn delete_exchange(&self, exchange: &str) {
+        let options = ExchangeDeleteOptions::default();
+        let deleted = self.channel.exchange_delete(exchange.into(), options);
+        deleted.await.unwrap();
+    }
+
+    /// Deletes a queue, whatever is in it.
+    pub async fn delete_queue(&self, queue: &str) {
+        let options = QueueDeleteOptions::default();
+        let deleted = self.channel.queue_delete(queue.into(), options);
+        deleted.await.unwrap();
     }
 
     pub async fn bind(&self, queue: &str, exchange: &str, key: &str) {

@@ -211,6 +211,7 @@ async fn consume(
     let options = Options {
         queue,
         prefetch: 16,
+        bytes: None,
     };
     consumer::start(connection, &options, stop)
         .await
