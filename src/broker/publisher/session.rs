@@ -35,6 +35,10 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// A publish that the home broker does not confirm for this long, though it answers, wears its channel
 /// out.
 const WEAR: Duration = Duration::from_secs(2);
+/// A channel that is older than this, and on which the broker refuses a message, is worn: one that
+/// met a quorum queue between two leaders has it refused for ever (seen on 3.10.8), and another
+/// does not.
+const FRESH: Duration = Duration::from_secs(1);
 /// A channel without work for this long is closed.
 const IDLE: Duration = Duration::from_mins(1);
 
@@ -102,7 +106,7 @@ pub(super) enum End {
     Broken,
     /// The broker closed the channel over what was published there.
     Refused,
-    /// The broker answers, but does not confirm: what comes next gets another channel.
+    /// The broker answers, but does not confirm, or refuses: what comes next gets another channel.
     Worn,
 }
 
@@ -152,6 +156,7 @@ pub(super) struct Session {
     confirms: FuturesUnordered<BoxFuture<'static, Complete>>,
     ledger: Ledger<Slot>,
     pulse: Option<Pulse>,
+    since: Instant,
     worn: bool,
     /// Messages taken from a job that the window has no room for yet.
     waiting: Waiting,
@@ -170,6 +175,7 @@ impl Session {
             terms,
             confirms: FuturesUnordered::new(),
             ledger: Ledger::new(),
+            since: Instant::now(),
             worn: false,
             waiting,
         }
@@ -294,10 +300,11 @@ impl Session {
                 Poll::Pending | Poll::Ready(None) => break,
             }
         }
-        let mut missing = false;
+        let (mut missing, mut refused) = (false, false);
         self.ledger.decide(|slot, answer| {
             self.window = self.terms.window;
             missing |= matches!(answer, Answer::Returned(_));
+            refused |= matches!(answer, Answer::Nacked);
             self.terms.stalled.store(false, Ordering::Relaxed);
             slot.fill(match answer {
                 Answer::Confirmed => Ok(()),
@@ -305,6 +312,7 @@ impl Session {
                 Answer::Returned(words) => Err(PublishError::Returned(words)),
             });
         });
+        self.worn |= refused && self.alone() && self.since.elapsed() >= FRESH;
         if let Some(error) = broken {
             let end = self.fail_all(|_| error.clone());
             return Some(match error {
@@ -357,9 +365,7 @@ impl Session {
         self.for_each(|slot| worn |= before(slot.wears));
         let over = |slot: &mut Slot| before(slot.expires) || slot.latest <= now;
         let given_up = self.ledger.give_up(over);
-        // One at a time: where another channel does not help, there is no use in more of them.
-        let alone = !self.terms.seeing_out.load(Ordering::Relaxed);
-        self.worn |= alone && (!given_up.is_empty() || worn && self.terms.home);
+        self.worn |= self.alone() && (!given_up.is_empty() || worn && self.terms.home);
         for slot in given_up {
             self.terms.stalled.store(true, Ordering::Relaxed);
             let error = if blocked {
@@ -369,6 +375,12 @@ impl Session {
             };
             slot.fill(Err(error));
         }
+    }
+
+    /// Whether no other channel is being seen out. There is one at a time: where another channel does
+    /// not help, there is no use in more of them.
+    fn alone(&self) -> bool {
+        !self.terms.seeing_out.load(Ordering::Relaxed)
     }
 
     /// Does something to every publish that is without its answer.
