@@ -156,6 +156,7 @@ pub(super) struct Session {
     confirms: FuturesUnordered<BoxFuture<'static, Complete>>,
     ledger: Ledger<Slot>,
     pulse: Option<Pulse>,
+    /// When it was opened.
     since: Instant,
     worn: bool,
     /// Messages taken from a job that the window has no room for yet.
@@ -197,7 +198,7 @@ impl Session {
                     if let Some(end) = self.look_at_the_time() {
                         return end;
                     }
-                    if self.worn && !handles_gone {
+                    if self.worn {
                         self.terms.seeing_out.store(true, Ordering::Relaxed);
                         return End::Worn;
                     }
