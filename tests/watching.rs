@@ -93,8 +93,11 @@ const METRICS: [(&str, &str, &[&str]); 16] = [
     ("hookbridge_broker_reconnects_total", "counter", &[]),
     ("hookbridge_dead_letters", "gauge", &[]),
     ("hookbridge_build_info", "gauge", &["version"]),
-    ("", "", &[]),
+    ("hookbridge_tasks", "gauge", &[]),
 ];
+
+/// What Prometheus' libraries tell of any process, and no label with it.
+const OF_THE_PROCESS: &str = "process_";
 
 /// One line of `/metrics`: the metric that it belongs to, and its labels.
 fn parsed(series: &str) -> (String, BTreeMap<String, String>) {
@@ -154,7 +157,9 @@ async fn assert_contract(program: &Program, subscribers: &[&str]) -> BTreeSet<St
         .filter(|(name, ..)| !name.is_empty())
         .collect();
     for line in text.lines() {
-        if let Some(kind) = line.strip_prefix("# TYPE ") {
+        if let Some(kind) = line.strip_prefix("# TYPE ")
+            && !kind.starts_with(OF_THE_PROCESS)
+        {
             let known = table
                 .iter()
                 .any(|(name, of, _)| kind == format!("{name} {of}"));
@@ -164,6 +169,10 @@ async fn assert_contract(program: &Program, subscribers: &[&str]) -> BTreeSet<St
     let mut seen = BTreeSet::new();
     for series in program.metrics().await.into_keys() {
         let (name, mut labels) = parsed(&series);
+        if name.starts_with(OF_THE_PROCESS) {
+            assert!(labels.is_empty(), "{series}");
+            continue;
+        }
         let (_, kind, expected) = table
             .iter()
             .find(|(known, ..)| *known == name)
@@ -401,7 +410,7 @@ async fn failures_in_a_row_name_the_fifty_worst_and_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_has_one_line_for_each_failed_attempt_and_none_for_a_success() {
+async fn the_log_has_a_line_for_the_first_failure_of_each_kind_and_none_for_a_success() {
     let vhost = Vhost::new("watching");
     let client = vhost.connect().await;
     let receiver = Receiver::start().await;
@@ -416,14 +425,12 @@ async fn the_log_has_one_line_for_each_failed_attempt_and_none_for_a_success() {
     setup.http_subscriber("failing", &failing);
     let program = setup.run_ready().await;
     let before = program.log().len();
-    for id in ["one", "two", "three"] {
-        publish(&client, &event(id, &[])).await;
-    }
-    client.wait_for_depth("hookbridge.dead", 3, SOON).await;
+    publish(&client, &event("one", &[])).await;
+    client.wait_for_depth("hookbridge.dead", 1, SOON).await;
     program
         .wait_metric(
             "hookbridge_deliveries_total{outcome=\"delivered\",transport=\"http\",webhook=\"StatusUpdate\"}",
-            3.0,
+            1.0,
         )
         .await;
     let log = program.log();
@@ -455,8 +462,8 @@ async fn the_log_has_one_line_for_each_failed_attempt_and_none_for_a_success() {
         assert!(same, "{line}");
         attempts.insert((id, number));
     }
-    assert_eq!(lines.len() - before, 6);
-    assert_eq!(attempts.len(), 6);
+    assert_eq!(lines.len() - before, 2);
+    assert_eq!(attempts.len(), 2);
     let text = program.log_text();
     assert!(!text.contains("hunter2"), "a secret in the log");
     let password = format!("{0}:{0}@", vhost.name);

@@ -14,7 +14,6 @@ use super::{
     process::Process,
     stage::{Options, SHUTDOWN, Stage},
 };
-use crate::support::eventually::SOON;
 
 /// What can go wrong, and be undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +55,8 @@ const HOLD: [(Duration, Duration); 3] = [
 ];
 /// Load without a fault, between two.
 const QUIET: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(6));
+/// How long after a fault the bridge is measured.
+const CALM: Duration = Duration::from_secs(45);
 /// A flood beside the steady load.
 const BURST: usize = 1_500;
 
@@ -207,9 +208,10 @@ struct Held {
 }
 
 impl Held {
-    /// Measures after a while without faults: what idles is closed by then.
+    /// Measures after a while without faults: what idles is closed by then, and what waited for the
+    /// connections that were lost has given up.
     async fn by(stage: &Stage, bridge: &Process, when: &'static str) -> Self {
-        sleep(SOON).await;
+        sleep(CALM).await;
         let metrics = bridge.program.metrics().await;
         let value = |name: &str| metrics.get(name).copied().unwrap_or(f64::NAN);
         let count = |what: &str| -> usize {
