@@ -26,15 +26,16 @@ use crate::{
         queues::QueueCounter,
         topology::{Topology, TopologyError},
     },
+    courses::Courses,
     deliver::{
         Deliver,
         amqp::AmqpSender,
         guard::AddressGuard,
         http::{HttpSender, HttpSetupError},
-        limits::Limits,
     },
     delivery::{Attempt, wire::Lanes},
     intake::{Intake, Trouble},
+    outcomes::Outcomes,
     settings::{BrokerSettings, Settings},
     subscriber::{
         LiveSubscribers, SubscriberSet, Target,
@@ -44,9 +45,9 @@ use crate::{
 };
 
 /// Deliveries that a lane may have unsettled. With 8 fast and 16 slow lanes in each of two sets, at
-/// most 2,560 are in memory at once.
-const FAST_PREFETCH: u16 = 128;
-const SLOW_PREFETCH: u16 = 16;
+/// most 6,144 are in memory at once.
+const FAST_PREFETCH: u16 = 256;
+const SLOW_PREFETCH: u16 = 64;
 /// What the unsettled events may weigh together: publishers decide how large they are.
 const EVENT_BYTES: usize = 160 * 1024 * 1024;
 /// How often the home broker's state is told.
@@ -189,37 +190,51 @@ impl Bridge {
         let http = HttpSender::new(&settings.targets, guard.clone())?;
         let ca_file = settings.targets.ca_file.clone();
         let amqp = AmqpSender::new(queues.clone(), Arc::new(guard), ca_file, services.clone());
-        let intake = Intake {
-            source: settings.source.clone(),
-            timeout: settings.delivery.timeout,
+        let courses = Arc::new(Courses::new(notices.clone()));
+        let outcomes = Outcomes {
+            lanes: lanes.clone(),
+            courses: courses.clone(),
+            metrics: metrics.clone(),
+            notices: notices.clone(),
+        };
+        let deliver = Arc::new(Deliver {
             lanes: lanes.clone(),
             publisher: publisher.clone(),
             broker: home.clone(),
+            subscribers: subscribers.clone(),
+            http,
+            amqp,
+            courses,
+            outcomes: outcomes.clone(),
+            metrics: metrics.clone(),
+            notices: notices.clone(),
+            tasks: work.clone(),
+            stop: stop.clone(),
+        });
+        let attempting = deliver.clone();
+        let intake = Intake {
+            source: settings.source.clone(),
+            timeout: settings.delivery.timeout,
+            lanes,
+            publisher,
+            broker: home.clone(),
             home: queues,
+            at_once: Arc::new(move |subscriber, course, delivery, settler| {
+                let attempting = attempting.clone();
+                Box::pin(attempting.at_once(subscriber, course, delivery, settler))
+            }),
+            outcomes,
             notices: notices.clone(),
             trouble: Trouble::default(),
             subscribers: subscribers.clone(),
             metrics: metrics.clone(),
             tasks: work.clone(),
         };
-        let deliver = Deliver {
-            lanes,
-            publisher,
-            broker: home.clone(),
-            subscribers: subscribers.clone(),
-            http,
-            amqp,
-            limits: Limits::default(),
-            metrics: metrics.clone(),
-            notices: notices.clone(),
-            tasks: work.clone(),
-            stop: stop.clone(),
-        };
         let bridge = Self {
             home,
             topology,
             intake: Arc::new(intake),
-            deliver: Arc::new(deliver),
+            deliver,
             admin: Mutex::new(Some(admin)),
             address,
             readiness,
@@ -341,7 +356,7 @@ impl Bridge {
             self.readiness.clone(),
             self.metrics.clone(),
         );
-        let intake = self.intake.clone();
+        let (intake, deliver) = (self.intake.clone(), self.deliver.clone());
         let end = after.clone();
         self.services.spawn(async move {
             let mut said = false;
@@ -351,6 +366,7 @@ impl Bridge {
             {
                 tell_state(&home, &readiness, &metrics, &mut said);
                 readiness.set("deliveries", intake.trouble.why());
+                metrics.slow(deliver.courses.slow());
             }
         });
         let (home, topology, metrics) = (
@@ -437,7 +453,7 @@ impl Bridge {
         self.metrics
             .subscribers(enabled, disabled, |id| set.get(id.as_str()).is_some());
         self.deliver
-            .limits
+            .courses
             .retain(|id| set.get(id.as_str()).is_some());
         self.deliver.amqp.retain(|id, uri| {
             let Some(subscriber) = set.get(id.as_str()) else {

@@ -1,10 +1,9 @@
 //! Second half of the line: takes deliveries from the lanes, attempts them, and settles them. Which
 //! attempt it is, the lane tells; what follows from its outcome, [`settle`] decides.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
@@ -16,12 +15,13 @@ use crate::{
         message::{Message, Received},
         publisher::{PublishError, Publisher},
     },
+    courses::{Course, Courses, LATE},
     delivery::{
-        Attempt, Delivery, Failure, Outcome, Reason,
-        settlement::{Settlement, settle},
+        Attempt, Delivery, Failure, Outcome, Pace, Reason,
         wire::{self, Consumed, Lanes},
     },
     lack::Shortage,
+    outcomes::{Attempted, Outcomes, SessionOver},
     subscriber::{LiveSubscribers, Subscriber, Target},
     telemetry::{
         metrics::{Metrics, Transport},
@@ -32,20 +32,18 @@ use crate::{
 pub mod amqp;
 pub mod guard;
 pub mod http;
-pub mod limits;
 
 use amqp::AmqpSender;
 use http::HttpSender;
-use limits::Limits;
 
 /// Deliveries taken from a lane at a time.
 const CHUNK: usize = 64;
-/// How long a delivery may wait for its subscriber's turn: a third of the 30 minutes after which the
+/// How long a delivery may wait for what the bridge lacks: a third of the 30 minutes after which the
 /// broker takes a consumer for dead, and repeats what all others have in flight on its channel.
-const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_mins(10);
+const LONGEST_WAIT: Duration = Duration::from_mins(10);
 /// The pause before an attempt that could not be made is made again; it doubles up to the longest.
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
-const LONGEST_PAUSE: std::time::Duration = std::time::Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// What delivering needs.
 pub struct Deliver {
@@ -61,8 +59,10 @@ pub struct Deliver {
     pub http: HttpSender,
     /// Attempts over AMQP.
     pub amqp: AmqpSender,
-    /// How many attempts a subscriber may have under way.
-    pub limits: Limits,
+    /// Whose turn it is.
+    pub courses: Arc<Courses>,
+    /// What becomes of attempts.
+    pub outcomes: Outcomes,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
     /// Where it is said.
@@ -71,14 +71,6 @@ pub struct Deliver {
     pub tasks: TaskTracker,
     /// Ends what has not begun.
     pub stop: CancellationToken,
-}
-
-/// What an attempt led to.
-struct Attempted {
-    outcome: Outcome,
-    transport: Transport,
-    /// Absent where nothing was sent.
-    took: Option<std::time::Duration>,
 }
 
 /// Why an attempt came to nothing through no fault of the subscriber: then it was none.
@@ -93,8 +85,9 @@ pub enum Undone {
 enum Turn {
     /// It was attempted.
     Taken(Attempted),
-    /// It has waited so long that it must go back to the end of its lane. This is no attempt.
-    Waited,
+    /// It goes to a lane of this kind, in the same set: its own one's end, or its slow one. This is
+    /// no attempt.
+    Lane(Pace),
     /// The bridge stops, or the session is dead: the broker delivers it again.
     Given,
 }
@@ -120,31 +113,86 @@ impl Deliver {
             },
             Err(error) => {
                 self.notices.malformed(&error, &received.routing_key);
-                let message = self
-                    .lanes
-                    .malformed(&received, &error, attempt, Timestamp::now());
+                let now = jiff::Timestamp::now();
+                let message = self.lanes.malformed(&received, &error, attempt, now);
                 self.publish_and_ack(message, received.tag, &settler).await;
                 return;
             }
         };
         let tag = received.tag;
-        match self.attempt(&consumed.delivery, attempt, &settler).await {
+        match self.attempt(&consumed, attempt, &settler).await {
             Turn::Taken(attempted) => {
                 self.settle(&consumed, attempt, attempted, tag, &settler)
                     .await;
             }
-            Turn::Waited => {
-                debug!(delivery = %consumed.delivery.webhook_id, "goes to the end of its lane");
-                let message = self.lanes.again(&consumed, attempt);
+            Turn::Lane(pace) => {
+                let message = self.lanes.again(&consumed, attempt, pace);
                 self.send_back(message, tag, &settler).await;
             }
             Turn::Given => {}
         }
     }
 
+    /// Makes a first attempt outside the lanes, as soon as it is the subscriber's turn.
+    pub async fn at_once(
+        self: Arc<Self>,
+        subscriber: Arc<Subscriber>,
+        course: Arc<Course>,
+        delivery: Delivery,
+        settler: Settler,
+    ) -> Result<Option<Message>, SessionOver> {
+        let attempt = self.first(&subscriber, &delivery, &course, &settler);
+        let attempted = match attempt.await {
+            Turn::Taken(attempted) => attempted,
+            Turn::Lane(pace) => return Ok(Some(self.lanes.first(&delivery, pace))),
+            Turn::Given => return Err(SessionOver),
+        };
+        if !settler.alive() {
+            self.outcomes.count(&delivery, Attempt::First, &attempted);
+            return Err(SessionOver);
+        }
+        let consumed = Consumed::fresh(delivery);
+        let message = self.outcomes.settle(&consumed, Attempt::First, attempted);
+        Ok(message)
+    }
+
+    /// The attempt of [`Self::at_once`]. What cannot be attempted now goes to the lanes: its event
+    /// waits for it, and so for nothing but the attempt itself.
+    async fn first(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        delivery: &Delivery,
+        course: &Course,
+        settler: &Settler,
+    ) -> Turn {
+        let permit = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => None,
+            permit = course.turn() => permit,
+        };
+        if !settler.alive() {
+            return Turn::Given;
+        }
+        if permit.is_none() || self.stop.is_cancelled() {
+            let slow = course.slow();
+            return Turn::Lane(if slow { Pace::Slow } else { Pace::Fast });
+        }
+        if !self.is_still(subscriber) {
+            return Turn::Lane(Pace::Fast);
+        }
+        match self
+            .make(subscriber, delivery, Attempt::First, course)
+            .await
+        {
+            Ok(attempted) => Turn::Taken(attempted),
+            Err(_) => Turn::Lane(Pace::Fast),
+        }
+    }
+
     /// Waits for the subscriber's turn, and makes one attempt. What is undone is no attempt: it is
     /// made again, by the subscriber as it is by then.
-    async fn attempt(&self, delivery: &Delivery, attempt: Attempt, settler: &Settler) -> Turn {
+    async fn attempt(&self, consumed: &Consumed, attempt: Attempt, settler: &Settler) -> Turn {
+        let delivery = &consumed.delivery;
         let waits_until = Instant::now() + LONGEST_WAIT;
         let mut pause = PAUSE;
         loop {
@@ -162,49 +210,78 @@ impl Deliver {
                     Transport::from(&subscriber.target),
                 );
             }
+            let course = self.courses.of(&subscriber);
+            if consumed.pace == Pace::Fast && course.slow() {
+                return Turn::Lane(Pace::Slow);
+            }
             let permit = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Turn::Given,
-                permit = self.limits.permit(&subscriber) => permit,
-                () = tokio::time::sleep_until(waits_until) => return Turn::Waited,
+                permit = course.turn() => permit,
             };
-            // The wait may have been long, and the subscriber another one since.
-            let now = self.subscriber(delivery);
-            if permit.is_none() || !now.is_some_and(|now| Arc::ptr_eq(&now, &subscriber)) {
-                continue;
-            }
             if !settler.alive() || self.stop.is_cancelled() {
                 return Turn::Given;
             }
-            let transport = Transport::from(&subscriber.target);
-            let in_flight = self.metrics.attempt_begins(transport);
-            let began = Instant::now();
-            let sent = self.send(&subscriber, delivery, attempt).await;
-            drop(in_flight);
-            match sent {
-                Ok(outcome) => {
-                    return Turn::Taken(Attempted {
-                        outcome,
-                        transport,
-                        took: Some(began.elapsed()),
-                    });
-                }
-                Err(Undone::HomeLost) => {
-                    debug!(delivery = %delivery.webhook_id, "the home broker was lost during an attempt");
-                }
-                Err(Undone::Wanting(shortage)) => self.notices.wanting(delivery, shortage),
+            let Some(permit) = permit else {
+                return Turn::Lane(Pace::Slow);
+            };
+            // The wait may have been long, and the subscriber another one since.
+            if !self.is_still(&subscriber) {
+                continue;
             }
-            drop(permit);
+            match self.make(&subscriber, delivery, attempt, &course).await {
+                Ok(attempted) => return Turn::Taken(attempted),
+                Err(_) if Instant::now() >= waits_until => return Turn::Lane(consumed.pace),
+                Err(_) => drop(permit),
+            }
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Turn::Given,
                 () = tokio::time::sleep(pause) => {}
             }
-            if Instant::now() >= waits_until {
-                return Turn::Waited;
-            }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Makes an attempt, and says why if it came to nothing.
+    async fn make(
+        &self,
+        subscriber: &Subscriber,
+        delivery: &Delivery,
+        attempt: Attempt,
+        course: &Course,
+    ) -> Result<Attempted, Undone> {
+        let transport = Transport::from(&subscriber.target);
+        let in_flight = self.metrics.attempt_begins(transport);
+        let began = Instant::now();
+        let mut sending = pin!(self.send(subscriber, delivery, attempt));
+        let sent = if let Ok(sent) = timeout(LATE, &mut sending).await {
+            course.quick();
+            sent
+        } else {
+            course.late();
+            sending.await
+        };
+        drop(in_flight);
+        match &sent {
+            Ok(_) => {}
+            Err(Undone::HomeLost) => {
+                debug!(delivery = %delivery.webhook_id, "the home broker was lost during an attempt");
+            }
+            Err(Undone::Wanting(shortage)) => self.notices.wanting(delivery, shortage.clone()),
+        }
+        sent.map(|outcome| Attempted {
+            outcome,
+            transport,
+            took: Some(began.elapsed()),
+        })
+    }
+
+    /// Whether a reload has left this subscriber as it is.
+    fn is_still(&self, subscriber: &Arc<Subscriber>) -> bool {
+        let subscribers = self.subscribers.load();
+        let now = subscribers.get(subscriber.id.as_str());
+        now.is_some_and(|now| Arc::ptr_eq(now, subscriber))
     }
 
     /// The subscriber as it is now.
@@ -236,37 +313,13 @@ impl Deliver {
         tag: u64,
         settler: &Settler,
     ) {
-        let Attempted {
-            outcome,
-            transport,
-            took,
-        } = attempted;
-        let delivery = &consumed.delivery;
-        self.metrics
-            .attempt(&delivery.subscriber, transport, attempt, &outcome, took);
         if !settler.alive() {
-            // The broker has put it back: what would be published now would be a second one.
-            debug!(delivery = %delivery.webhook_id, "an attempt outlived its session; it will be repeated");
-            return;
+            debug!(delivery = %consumed.delivery.webhook_id, "an attempt outlived its session; it will be repeated");
+            return self.outcomes.count(&consumed.delivery, attempt, &attempted);
         }
-        let now = Timestamp::now();
-        let settlement = settle(attempt, outcome);
-        self.notices.settled(delivery, attempt, &settlement);
-        match settlement {
-            Settlement::Done => {
-                let latency = delivery.age(now);
-                self.metrics.delivered(delivery.kind, transport, latency);
-                settler.ack(tag).await;
-            }
-            Settlement::Retry(failure) => {
-                let message = self.lanes.retry(delivery, consumed.pace, &failure, now);
-                self.publish_and_ack(message, tag, settler).await;
-            }
-            Settlement::Dead(failure) => {
-                self.metrics.dead(delivery.kind, transport);
-                let message = self.lanes.dead(consumed, attempt, &failure, now);
-                self.publish_and_ack(message, tag, settler).await;
-            }
+        match self.outcomes.settle(consumed, attempt, attempted) {
+            None => settler.ack(tag).await,
+            Some(message) => self.publish_and_ack(message, tag, settler).await,
         }
     }
 

@@ -18,12 +18,11 @@ use crate::{
         publishers::Publishers,
     },
     delivery::{
-        Attempt, Delivery, Outcome, Pace, addressed,
-        settlement::{Settlement, settle},
-        webhook_id,
+        Attempt, Delivery, Outcome, Pace, addressed, webhook_id,
         wire::{Consumed, Lanes},
     },
     event::{self, Envelope, Rejection},
+    outcomes::{AtOnce, AttemptAtOnce, Attempted, Outcomes},
     settings::{SourceSettings, UnknownEvents},
     subscriber::{AmqpTarget, Destination, LiveSubscribers, Subscriber, SubscriberId, Target},
     telemetry::{
@@ -43,6 +42,9 @@ use window::Window;
 const BATCH: usize = 256;
 /// The pause before the broker is asked again to take what it did not confirm.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How long intake waits while half of what it may hold waits for attempts. Subscribers that are
+/// quick make room sooner; if there is none, what comes goes to the lanes.
+const ROOM: Duration = Duration::from_millis(100);
 
 /// What intake needs.
 pub struct Intake {
@@ -58,6 +60,10 @@ pub struct Intake {
     pub broker: Arc<Home>,
     /// Publish to subscribers' queues on the home broker.
     pub home: Arc<Publishers<SubscriberId>>,
+    /// Makes attempts elsewhere.
+    pub at_once: AttemptAtOnce,
+    /// What becomes of attempts.
+    pub outcomes: Outcomes,
     /// Who gets what.
     pub subscribers: LiveSubscribers,
     /// Where it is counted.
@@ -77,6 +83,10 @@ struct Plan {
     lanes: Vec<Message>,
     /// For subscribers' queues on the home broker.
     direct: HashMap<SubscriberId, Direct>,
+    /// Attempts to be made elsewhere, with the tags of their events.
+    at_once: Vec<(u64, Vec<AtOnce>)>,
+    /// The tags of the events that wait for none.
+    others: Vec<u64>,
     /// What the events count as once all of it is confirmed.
     results: Vec<(Option<EventType>, EventResult)>,
 }
@@ -94,24 +104,50 @@ impl Intake {
     pub async fn work(self: Arc<Self>, mut session: Session) {
         let window = Arc::new(Window::new(session.settler()));
         while let Some(chunk) = session.next(BATCH).await {
-            let plan = self.plan(&chunk);
-            let tags: Vec<u64> = chunk.iter().map(|received| received.tag).collect();
-            let Some(&last) = tags.last() else { continue };
-            window.open(tags).await;
-            let (intake, window) = (self.clone(), window.clone());
-            self.tasks.spawn(async move {
-                if intake.carry_out(plan, window.settler()).await {
-                    window.done(last).await;
-                }
-            });
+            let most = usize::from(session.prefetch()).div_ceil(2);
+            let room = window.room(most, ROOM).await;
+            window.take(chunk.iter().map(|received| received.tag));
+            let plan = self.plan(&chunk, room, window.settler());
+            self.tasks.spawn(self.clone().see_to(plan, window.clone()));
         }
     }
 
-    fn plan(&self, chunk: &[Received]) -> Plan {
+    /// Carries out what is planned, and has the events acknowledged as they are settled.
+    async fn see_to(self: Arc<Self>, mut plan: Plan, window: Arc<Window>) {
+        let mut holding = Vec::with_capacity(plan.at_once.len());
+        for (tag, attempts) in plan.at_once.drain(..) {
+            let held = window.hold(tag, attempts.len());
+            for attempt in attempts {
+                let (intake, window, held) = (self.clone(), window.clone(), held.clone());
+                self.tasks.spawn(async move {
+                    let Ok(message) = attempt.await else { return };
+                    let messages = message.into_iter().collect();
+                    if intake
+                        .publish_until_confirmed(messages, window.settler())
+                        .await
+                    {
+                        window.part_settled(&held).await;
+                    }
+                });
+            }
+            holding.push(held);
+        }
+        let others = std::mem::take(&mut plan.others);
+        if self.carry_out(plan, window.settler()).await {
+            window.settled(others).await;
+            for held in holding {
+                window.part_settled(&held).await;
+            }
+        }
+    }
+
+    /// `room` is whether events may wait for attempts.
+    fn plan(&self, chunk: &[Received], room: bool, settler: &Settler) -> Plan {
         let now = Timestamp::now();
         let subscribers = self.subscribers.load();
         let mut plan = Plan::default();
         for received in chunk {
+            let mut at_once = Vec::new();
             let decoded = event::decode(&received.body, self.source.max_event_bytes);
             let (kind, result) = match decoded {
                 Ok(envelope) => match EventType::from_name(&envelope.event_type) {
@@ -141,7 +177,8 @@ impl Intake {
                     for subscriber in subscribers.matching(made.kind, &made.audience) {
                         matched = true;
                         let delivery = delivery(&made, &envelope, traceparent, subscriber, now);
-                        self.address(&mut plan, subscriber, delivery);
+                        let attempt = self.address(&mut plan, subscriber, delivery, room, settler);
+                        at_once.extend(attempt);
                     }
                     if matched {
                         EventResult::Accepted
@@ -151,36 +188,62 @@ impl Intake {
                 }
             };
             plan.results.push((kind, result));
+            if at_once.is_empty() {
+                plan.others.push(received.tag);
+            } else {
+                plan.at_once.push((received.tag, at_once));
+            }
         }
         plan
     }
 
-    /// Straight to a queue on the home broker, unless that queue leaves publishes unconfirmed:
-    /// then, and for everybody else, to the lanes.
-    fn address(&self, plan: &mut Plan, subscriber: &Arc<Subscriber>, delivery: Delivery) {
-        if let Target::Amqp(
-            target @ AmqpTarget {
-                broker: None,
-                destination: Destination::Queue { .. },
-            },
-        ) = &subscriber.target
-        {
-            let publisher = self.home.get(&subscriber.id, addressed::declares(target));
-            if !publisher.stalled() {
-                let direct = plan
-                    .direct
-                    .entry(subscriber.id.clone())
-                    .or_insert_with(|| Direct {
+    /// Straight to a queue on the home broker, unless that queue leaves publishes unconfirmed. At
+    /// once to an endpoint or a broker elsewhere, if the subscriber is quick and there is `room`.
+    /// Everything else goes to the lanes.
+    fn address(
+        &self,
+        plan: &mut Plan,
+        subscriber: &Arc<Subscriber>,
+        delivery: Delivery,
+        room: bool,
+        settler: &Settler,
+    ) -> Option<AtOnce> {
+        let course = self.outcomes.courses.of(subscriber);
+        let pace = if course.slow() {
+            Pace::Slow
+        } else {
+            Pace::Fast
+        };
+        match &subscriber.target {
+            Target::Amqp(
+                target @ AmqpTarget {
+                    broker: None,
+                    destination: Destination::Queue { .. },
+                },
+            ) => {
+                let publisher = self.home.get(&subscriber.id, addressed::declares(target));
+                if !publisher.stalled() {
+                    let direct = plan.direct.entry(subscriber.id.clone());
+                    let direct = direct.or_insert_with(|| Direct {
                         subscriber: subscriber.clone(),
                         target: target.clone(),
                         publisher,
                         deliveries: Vec::new(),
                     });
-                direct.deliveries.push(delivery);
-                return;
+                    direct.deliveries.push(delivery);
+                    return None;
+                }
             }
+            // A channel that a missing exchange closes must be the subscriber's own.
+            Target::Amqp(AmqpTarget { broker: None, .. }) => {}
+            Target::Http(_) | Target::Amqp(_) if room && pace == Pace::Fast => {
+                let (subscriber, settler) = (subscriber.clone(), settler.clone());
+                return Some((self.at_once)(subscriber, course, delivery, settler));
+            }
+            Target::Http(_) | Target::Amqp(_) => {}
         }
-        plan.lanes.push(self.lanes.first(&delivery, Pace::Fast));
+        plan.lanes.push(self.lanes.first(&delivery, pace));
+        None
     }
 
     /// Publishes everything, until all of it is confirmed or the session is dead and the broker
@@ -230,7 +293,7 @@ impl Intake {
                     }
                     Err(failure) => {
                         let outcome = Outcome::Failed(failure);
-                        follow_ups.extend(self.settle(&subscriber, delivery, outcome, None));
+                        follow_ups.extend(self.settle(delivery, outcome, None));
                     }
                 }
             }
@@ -239,7 +302,7 @@ impl Intake {
             deliveries = Vec::new();
             for (delivery, result) in published.into_iter().zip(&results) {
                 if let Some(outcome) = addressed::outcome(&subscriber, true, result) {
-                    follow_ups.extend(self.settle(&subscriber, delivery, outcome, Some(took)));
+                    follow_ups.extend(self.settle(delivery, outcome, Some(took)));
                     continue;
                 }
                 if let Err(error) = result
@@ -259,40 +322,20 @@ impl Intake {
         Some(follow_ups)
     }
 
-    /// Settles a first attempt that was made here: counts it, and gives the message that moves a
-    /// failed delivery on.
+    /// Settles a first attempt that was made here; gives the message that moves a failed delivery on.
     fn settle(
         &self,
-        subscriber: &Subscriber,
         delivery: Delivery,
         outcome: Outcome,
         took: Option<Duration>,
     ) -> Option<Message> {
-        let transport = Transport::Amqp;
-        let now = Timestamp::now();
-        self.metrics
-            .attempt(&subscriber.id, transport, Attempt::First, &outcome, took);
-        let settlement = settle(Attempt::First, outcome);
-        self.notices.settled(&delivery, Attempt::First, &settlement);
-        match settlement {
-            Settlement::Done => {
-                let latency = delivery.age(now);
-                self.metrics.delivered(delivery.kind, transport, latency);
-                None
-            }
-            Settlement::Retry(failure) => {
-                Some(self.lanes.retry(&delivery, Pace::Fast, &failure, now))
-            }
-            Settlement::Dead(failure) => {
-                self.metrics.dead(delivery.kind, transport);
-                let consumed = Consumed {
-                    delivery,
-                    pace: Pace::Fast,
-                    first: None,
-                };
-                Some(self.lanes.dead(&consumed, Attempt::First, &failure, now))
-            }
-        }
+        let attempted = Attempted {
+            outcome,
+            transport: Transport::Amqp,
+            took,
+        };
+        let consumed = Consumed::fresh(delivery);
+        self.outcomes.settle(&consumed, Attempt::First, attempted)
     }
 
     /// Publishes to the bridge's own exchanges until every message is confirmed, or the session is

@@ -277,6 +277,11 @@ impl Session {
         }
     }
 
+    /// How many messages may be unsettled at once, as it is now.
+    pub fn prefetch(&self) -> u16 {
+        self.prefetch.now()
+    }
+
     /// What settles the messages of this session.
     pub fn settler(&self) -> Settler {
         self.settler.clone()

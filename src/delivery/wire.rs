@@ -53,6 +53,17 @@ pub struct Consumed {
     pub first: Option<Failure>,
 }
 
+impl Consumed {
+    /// One that has not been in a lane yet.
+    pub fn fresh(delivery: Delivery) -> Self {
+        Self {
+            delivery,
+            pace: Pace::Fast,
+            first: None,
+        }
+    }
+}
+
 impl Lanes {
     /// Lanes under this prefix, with the retry delay in whole milliseconds.
     pub fn new(prefix: &str, retry_delay: std::time::Duration) -> Self {
@@ -67,8 +78,8 @@ impl Lanes {
         self.message("first", delivery, pace, Vec::new())
     }
 
-    /// To the end of the lane that it came from, as it is: this is no attempt.
-    pub fn again(&self, consumed: &Consumed, attempt: Attempt) -> Message {
+    /// To the end of a lane of the set that it came from, as it is: this is no attempt.
+    pub fn again(&self, consumed: &Consumed, attempt: Attempt, pace: Pace) -> Message {
         let set = match attempt {
             Attempt::First => "first",
             Attempt::Second => "second",
@@ -79,12 +90,7 @@ impl Lanes {
                 (DETAIL, text(&failure.detail)),
             ]
         });
-        self.message(
-            set,
-            &consumed.delivery,
-            consumed.pace,
-            failure.unwrap_or_default(),
-        )
+        self.message(set, &consumed.delivery, pace, failure.unwrap_or_default())
     }
 
     /// To wait for its second attempt, after the first failed.

@@ -1,27 +1,52 @@
-//! Acknowledges batches of events in as few steps as their order allows.
+//! Acknowledges events as they are settled, in as few steps as their order allows.
 
 use std::{
     collections::VecDeque,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use tokio::sync::Mutex;
+use tokio::{sync::Notify, time::sleep};
 
 use crate::broker::consumer::Settler;
 
-/// How long a finished batch waits for an older one before its events are acknowledged singly.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long settled events wait for an older one before they are acknowledged singly.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// How long an acknowledgement waits for others to come with it.
+const GATHERING: Duration = Duration::from_millis(1);
+/// How often it is looked whether settled events have waited long enough for an older one.
+const LOOK: Duration = Duration::from_millis(20);
 
-/// The batches of one session that are not acknowledged, oldest first.
+/// The events of one session that are not acknowledged.
 pub(super) struct Window {
     settler: Settler,
-    batches: Mutex<VecDeque<Batch>>,
+    events: Mutex<Events>,
+    /// Events that wait for attempts.
+    held: AtomicUsize,
+    fewer: Notify,
 }
 
-struct Batch {
-    tags: Vec<u64>,
-    opened: Instant,
-    done: bool,
+/// An event that waits for attempts, besides what is published of it.
+pub(super) struct Held {
+    tag: u64,
+    unsettled: AtomicUsize,
+}
+
+/// Oldest first.
+#[derive(Default)]
+struct Events {
+    waiting: VecDeque<Event>,
+    /// Whether somebody is acknowledging: what is settled meanwhile, it takes along.
+    acknowledging: bool,
+}
+
+struct Event {
+    tag: u64,
+    taken: Instant,
+    settled: bool,
 }
 
 /// What to acknowledge.
@@ -37,7 +62,9 @@ impl Window {
     pub(super) fn new(settler: Settler) -> Self {
         Self {
             settler,
-            batches: Mutex::default(),
+            events: Mutex::default(),
+            held: AtomicUsize::new(0),
+            fewer: Notify::new(),
         }
     }
 
@@ -46,128 +73,163 @@ impl Window {
         &self.settler
     }
 
-    /// Notes a batch, known from now on by its last tag.
-    pub(super) async fn open(&self, tags: Vec<u64>) {
-        let batch = Batch {
-            tags,
-            opened: Instant::now(),
-            done: false,
-        };
-        self.batches.lock().await.push_back(batch);
+    /// Notes events that have come, in the order of their tags.
+    pub(super) fn take(&self, tags: impl Iterator<Item = u64>) {
+        let taken = Instant::now();
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        events.waiting.extend(tags.map(|tag| Event {
+            tag,
+            taken,
+            settled: false,
+        }));
     }
 
-    /// Everything made of the batch is confirmed.
-    ///
-    /// The lock is held until the last acknowledgement is written: one that covers all before it
-    /// must not overtake a single one, which the broker would then take for an unknown tag, closing
-    /// the channel.
-    pub(super) async fn done(&self, last_tag: u64) {
-        let mut batches = self.batches.lock().await;
-        let acks = acks(&mut batches, last_tag, Instant::now());
-        if let Some(tag) = acks.up_to {
-            self.settler.ack_up_to(tag).await;
+    /// Notes that an event waits for `attempts`, besides what is published of it.
+    pub(super) fn hold(&self, tag: u64, attempts: usize) -> Arc<Held> {
+        self.held.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Held {
+            tag,
+            unsettled: AtomicUsize::new(attempts + 1),
+        })
+    }
+
+    /// Waits until fewer than `limit` events wait for attempts, at most for `patience`. Tells whether
+    /// there are.
+    pub(super) async fn room(&self, limit: usize, patience: Duration) -> bool {
+        let fewer = async {
+            loop {
+                let less = self.fewer.notified();
+                if self.held.load(Ordering::Relaxed) < limit {
+                    return;
+                }
+                less.await;
+            }
+        };
+        tokio::time::timeout(patience, fewer).await.is_ok()
+    }
+
+    /// One part of a held event is settled: an attempt, or all that was published.
+    pub(super) async fn part_settled(&self, held: &Held) {
+        if held.unsettled.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.held.fetch_sub(1, Ordering::Relaxed);
+            self.fewer.notify_one();
+            self.settled([held.tag]).await;
         }
-        for tag in acks.singly {
-            self.settler.ack(tag).await;
+    }
+
+    /// Everything made of these events is settled. Acknowledges them, unless somebody is at it
+    /// already: only one may be, since an acknowledgement of everything up to one must not overtake
+    /// a single one, which the broker would then take for an unknown tag, closing the channel.
+    pub(super) async fn settled(&self, tags: impl IntoIterator<Item = u64>) {
+        {
+            let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+            tags.into_iter().for_each(|tag| events.settled(tag));
+            if std::mem::replace(&mut events.acknowledging, true) {
+                return;
+            }
+        }
+        let mut pause = GATHERING;
+        loop {
+            sleep(pause).await;
+            let acks = {
+                let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+                let acks = events.acks(Instant::now());
+                let nothing = acks == Acks::default();
+                if nothing && !events.waiting.iter().any(|event| event.settled) {
+                    events.acknowledging = false;
+                    return;
+                }
+                pause = if nothing { LOOK } else { GATHERING };
+                acks
+            };
+            if let Some(tag) = acks.up_to {
+                self.settler.ack_up_to(tag).await;
+            }
+            for tag in acks.singly {
+                self.settler.ack(tag).await;
+            }
         }
     }
 }
 
-fn acks(batches: &mut VecDeque<Batch>, last_tag: u64, now: Instant) -> Acks {
-    if let Some(batch) = batches
-        .iter_mut()
-        .find(|batch| batch.tags.last() == Some(&last_tag))
-    {
-        batch.done = true;
+impl Events {
+    fn settled(&mut self, tag: u64) {
+        let found = self.waiting.binary_search_by_key(&tag, |event| event.tag);
+        if let Some(event) = found.ok().and_then(|at| self.waiting.get_mut(at)) {
+            event.settled = true;
+        }
     }
-    let mut acks = Acks::default();
-    while batches.front().is_some_and(|batch| batch.done) {
-        acks.up_to = batches
-            .pop_front()
-            .and_then(|batch| batch.tags.last().copied())
-            .or(acks.up_to);
+
+    fn acks(&mut self, now: Instant) -> Acks {
+        let mut acks = Acks::default();
+        while let Some(event) = self.waiting.pop_front_if(|event| event.settled) {
+            acks.up_to = Some(event.tag);
+        }
+        // An event that waits for a slow subscriber must not keep those behind it.
+        let oldest = self.waiting.front().map(|oldest| oldest.taken);
+        if oldest.is_some_and(|taken| now.duration_since(taken) >= PATIENCE) {
+            self.waiting.retain(|event| {
+                if event.settled {
+                    acks.singly.push(event.tag);
+                }
+                !event.settled
+            });
+        }
+        acks
     }
-    // An old batch that hangs on one subscriber must not keep the finished ones behind it.
-    if batches
-        .front()
-        .is_some_and(|oldest| now.duration_since(oldest.opened) >= PATIENCE)
-    {
-        batches.retain_mut(|batch| {
-            if batch.done {
-                acks.singly.append(&mut batch.tags);
-            }
-            !batch.done
-        });
-    }
-    acks
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn batches(opened: Instant, groups: &[&[u64]]) -> VecDeque<Batch> {
-        groups
-            .iter()
-            .map(|tags| Batch {
-                tags: tags.to_vec(),
-                opened,
-                done: false,
-            })
-            .collect()
+    fn events(taken: Instant, tags: std::ops::RangeInclusive<u64>) -> Events {
+        let waiting = tags.map(|tag| Event {
+            tag,
+            taken,
+            settled: false,
+        });
+        Events {
+            waiting: waiting.collect(),
+            acknowledging: false,
+        }
+    }
+
+    fn acks(up_to: Option<u64>, singly: &[u64]) -> Acks {
+        Acks {
+            up_to,
+            singly: singly.to_vec(),
+        }
     }
 
     #[test]
-    fn a_finished_prefix_is_one_acknowledgement() {
+    fn a_settled_prefix_is_one_acknowledgement() {
         let now = Instant::now();
-        let mut open = batches(now, &[&[1, 2], &[3], &[4, 5]]);
-        assert_eq!(
-            acks(&mut open, 3, now),
-            Acks::default(),
-            "the first batch is not done"
-        );
-        assert_eq!(
-            acks(&mut open, 2, now),
-            Acks {
-                up_to: Some(3),
-                singly: vec![]
-            }
-        );
-        assert_eq!(
-            acks(&mut open, 5, now),
-            Acks {
-                up_to: Some(5),
-                singly: vec![]
-            }
-        );
-        assert!(open.is_empty());
+        let mut events = events(now, 1..=5);
+        events.settled(3);
+        assert_eq!(events.acks(now), acks(None, &[]), "older ones are not");
+        events.settled(1);
+        assert_eq!(events.acks(now), acks(Some(1), &[]));
+        for tag in [2, 4, 5] {
+            events.settled(tag);
+        }
+        assert_eq!(events.acks(now), acks(Some(5), &[]));
+        assert!(events.waiting.is_empty());
     }
 
     #[test]
-    fn a_batch_that_hangs_does_not_keep_the_others() {
+    fn an_event_that_waits_does_not_keep_the_others() {
         let now = Instant::now();
-        let mut open = batches(now, &[&[1], &[2, 3], &[4]]);
+        let mut events = events(now, 1..=4);
+        for tag in [2, 3] {
+            events.settled(tag);
+        }
         let later = now + PATIENCE;
-        assert_eq!(
-            acks(&mut open, 3, later),
-            Acks {
-                up_to: None,
-                singly: vec![2, 3]
-            }
-        );
-        assert_eq!(
-            acks(&mut open, 4, later),
-            Acks {
-                up_to: None,
-                singly: vec![4]
-            }
-        );
-        assert_eq!(
-            acks(&mut open, 1, later),
-            Acks {
-                up_to: Some(1),
-                singly: vec![]
-            }
-        );
+        assert_eq!(events.acks(later), acks(None, &[2, 3]));
+        assert_eq!(events.acks(later), acks(None, &[]), "these are done with");
+        events.settled(4);
+        assert_eq!(events.acks(later), acks(None, &[4]));
+        events.settled(1);
+        assert_eq!(events.acks(later), acks(Some(1), &[]));
     }
 }

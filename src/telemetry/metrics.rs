@@ -87,6 +87,7 @@ pub struct Metrics {
     broker_blocked: IntGauge,
     broker_reconnects: IntCounter,
     tasks: IntGauge,
+    slow: IntGauge,
     failing: Mutex<HashMap<SubscriberId, u64>>,
 }
 
@@ -105,12 +106,7 @@ impl Metrics {
             let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
             registered(&registry, HistogramVec::new(options, &["transport"]))
         };
-        // These two stay 0 in this version, which marks no subscriber slow and has no store: dead
-        // letters are in the queue `dead`.
-        gauge(
-            "hookbridge_slow_subscribers",
-            "Subscribers whose deliveries go through the slow lanes.",
-        )?;
+        // Stays 0 in this version, which has no store: dead letters are in the queue `dead`.
         gauge(
             "hookbridge_dead_letters",
             "Dead letters held in the store and not yet replayed.",
@@ -179,6 +175,10 @@ impl Metrics {
             tasks: gauge(
                 "hookbridge_tasks",
                 "Tasks alive in the bridge's runtime: it holds one for each consumer, channel and attempt.",
+            )?,
+            slow: gauge(
+                "hookbridge_slow_subscribers",
+                "Subscribers whose deliveries go through the slow lanes.",
             )?,
             failing: Mutex::default(),
             registry: registry.clone(),
@@ -310,6 +310,11 @@ impl Metrics {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|id, _| known(id));
+    }
+
+    /// How many subscribers are slow.
+    pub fn slow(&self, count: usize) {
+        self.slow.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// The state of the home broker.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::summary::Summary;
@@ -27,6 +27,7 @@ pub struct Notices {
     shortages: Summary<Lack, Wanting>,
     malformed: Summary<Malformed, (Malformed, String)>,
     unconsumed: Summary<(), (String, String)>,
+    paces: Summary<bool, (SubscriberId, bool)>,
 }
 
 /// What a failed attempt leads to.
@@ -61,6 +62,7 @@ impl Default for Notices {
             shortages: Summary::new(say_wanting),
             malformed: Summary::new(say_malformed),
             unconsumed: Summary::new(say_unconsumed),
+            paces: Summary::new(say_pace),
         }
     }
 }
@@ -112,6 +114,11 @@ impl Notices {
         self.unconsumed.note((), (queue.to_owned(), error));
     }
 
+    /// A subscriber is slow from now on, or quick again.
+    pub fn pace(&self, subscriber: &SubscriberId, slow: bool) {
+        self.paces.note(slow, (subscriber.clone(), slow));
+    }
+
     /// Says counts whose time has come, until `stop`.
     pub async fn keep_saying(&self, stop: CancellationToken) {
         while tokio::time::timeout(SWEEP, stop.cancelled()).await.is_err() {
@@ -120,6 +127,7 @@ impl Notices {
             self.shortages.sweep();
             self.malformed.sweep();
             self.unconsumed.sweep();
+            self.paces.sweep();
         }
     }
 
@@ -130,6 +138,7 @@ impl Notices {
         self.shortages.flush();
         self.malformed.flush();
         self.unconsumed.flush();
+        self.paces.flush();
     }
 }
 
@@ -177,4 +186,20 @@ fn say_malformed((error, routing_key): &(Malformed, String), unsaid: u64) {
 
 fn say_unconsumed((queue, error): &(String, String), unsaid: u64) {
     warn!(queue, unsaid, "cannot consume: {error}; trying for ever");
+}
+
+fn say_pace((subscriber, slow): &(SubscriberId, bool), unsaid: u64) {
+    let subscriber = subscriber.as_str();
+    if *slow {
+        warn!(
+            subscriber,
+            unsaid,
+            "answers late, or is sent more than it takes: its deliveries go through the slow lanes, a few at a time"
+        );
+    } else {
+        info!(
+            subscriber,
+            unsaid, "is quick again: its deliveries go the usual way"
+        );
+    }
 }

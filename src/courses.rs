@@ -1,0 +1,319 @@
+//! How each subscriber does: how many attempts it has under way, whether it is slow, and how its
+//! last attempts ended. Counted in this bridge alone.
+//!
+//! A subscriber is *slow* when three of its last eight attempts were late: not over within
+//! [`LATE`], or not begun within [`PATIENCE`] because as many were under way as there may be. A
+//! slow subscriber has few attempts under way, and its deliveries go through the slow lanes, where
+//! they hold up nobody who is quick. It is quick again after [`QUICK_AGAIN`] without a late attempt.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use secrecy::ExposeSecret;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
+use url::Url;
+
+use crate::{
+    delivery::{Failure, Outcome},
+    subscriber::{AmqpTarget, Subscriber, SubscriberId, Target, address},
+    telemetry::notices::Notices,
+};
+
+mod pace;
+
+use pace::{Change, Recent};
+
+/// An attempt that takes longer than this is late.
+pub const LATE: Duration = Duration::from_secs(1);
+/// How long a delivery waits for its subscriber's turn before it goes to a slow lane, or to the end
+/// of the slow lane that it is in.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How long a slow subscriber must have been without a late attempt to be quick again.
+const QUICK_AGAIN: Duration = Duration::from_secs(10);
+/// Attempts that a slow subscriber may have under way.
+const FEW: usize = 4;
+/// Attempts under way at one host, whoever's they are: many subscribers may share one.
+const HOST_LIMIT: usize = 256;
+
+/// The courses of all subscribers that had an attempt.
+pub struct Courses {
+    all: Mutex<HashMap<SubscriberId, Known>>,
+    hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
+    notices: Arc<Notices>,
+}
+
+/// A course, and the subscriber as it was when that was last asked for.
+type Known = (Arc<Subscriber>, Arc<Course>);
+
+/// How one subscriber does.
+pub struct Course {
+    id: SubscriberId,
+    permits: Arc<Semaphore>,
+    host: Option<Host>,
+    /// As [`State`] has it, for those who only look.
+    slow: AtomicBool,
+    state: Mutex<State>,
+    notices: Arc<Notices>,
+}
+
+/// Where a subscriber's target is, unless that is the home broker.
+struct Host {
+    address: String,
+    /// Shared with whoever has a target there.
+    permits: Arc<Semaphore>,
+}
+
+struct State {
+    recent: Recent,
+    /// As the subscriber asks.
+    max_in_flight: usize,
+    /// What it may have now: less while it is slow.
+    allowed: usize,
+    /// Permits in use that are too many since the limit was lowered: each goes when it comes back.
+    surplus: usize,
+    last_success: Option<Timestamp>,
+    last_failure: Option<(Timestamp, Failure)>,
+    failures_in_a_row: u64,
+}
+
+/// One attempt may be under way; it is over when this is dropped.
+#[derive(Debug)]
+pub struct Permit {
+    _own: OwnedSemaphorePermit,
+    _host: Option<OwnedSemaphorePermit>,
+}
+
+/// What is known of a subscriber in this bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// When an attempt last succeeded.
+    pub last_success: Option<Timestamp>,
+    /// When one last failed, and why.
+    pub last_failure: Option<(Timestamp, Failure)>,
+    /// Failed attempts since the last success.
+    pub failures_in_a_row: u64,
+    /// Attempts under way.
+    pub in_flight: usize,
+    /// Whether its deliveries go through the slow lanes.
+    pub slow: bool,
+}
+
+impl Courses {
+    /// Nobody's course yet. `notices` hears who becomes slow.
+    pub fn new(notices: Arc<Notices>) -> Self {
+        Self {
+            all: Mutex::default(),
+            hosts: Mutex::default(),
+            notices,
+        }
+    }
+
+    /// The course of this subscriber, with its limit as it is now. One with another target begins
+    /// anew: what was known says nothing about that.
+    pub fn of(&self, subscriber: &Arc<Subscriber>) -> Arc<Course> {
+        let mut all = lock(&self.all);
+        let known = all.get_mut(&subscriber.id);
+        if let Some((seen, course)) = known {
+            if Arc::ptr_eq(seen, subscriber) {
+                return course.clone();
+            }
+            if course.host.as_ref().map(|host| &host.address) == place(&subscriber.target).as_ref()
+            {
+                *seen = subscriber.clone();
+                course.ask(subscriber.max_in_flight);
+                return course.clone();
+            }
+        }
+        let course = Arc::new(Course {
+            id: subscriber.id.clone(),
+            permits: Arc::new(Semaphore::new(subscriber.max_in_flight)),
+            host: place(&subscriber.target).map(|address| self.host(address)),
+            slow: AtomicBool::new(false),
+            state: Mutex::new(State {
+                recent: Recent::default(),
+                max_in_flight: subscriber.max_in_flight,
+                allowed: subscriber.max_in_flight,
+                surplus: 0,
+                last_success: None,
+                last_failure: None,
+                failures_in_a_row: 0,
+            }),
+            notices: self.notices.clone(),
+        });
+        all.insert(subscriber.id.clone(), (subscriber.clone(), course.clone()));
+        course
+    }
+
+    fn host(&self, address: String) -> Host {
+        let mut hosts = lock(&self.hosts);
+        let permits = hosts.entry(address.clone());
+        let permits = permits.or_insert_with(|| Arc::new(Semaphore::new(HOST_LIMIT)));
+        Host {
+            permits: permits.clone(),
+            address,
+        }
+    }
+
+    /// How an attempt ended.
+    pub fn ended(&self, id: &SubscriberId, outcome: &Outcome, now: Timestamp) {
+        let Some((_, course)) = lock(&self.all).get(id).cloned() else {
+            return;
+        };
+        let mut state = lock(&course.state);
+        match outcome {
+            Outcome::Delivered => {
+                state.last_success = Some(now);
+                state.failures_in_a_row = 0;
+            }
+            Outcome::Failed(failure) => {
+                state.last_failure = Some((now, failure.clone()));
+                state.failures_in_a_row += 1;
+            }
+        }
+    }
+
+    /// How a subscriber does, if it had an attempt in this bridge.
+    pub fn status(&self, id: &SubscriberId) -> Option<Status> {
+        let course = lock(&self.all).get(id)?.1.clone();
+        let state = lock(&course.state);
+        let free = course.permits.available_permits();
+        Some(Status {
+            last_success: state.last_success,
+            last_failure: state.last_failure.clone(),
+            failures_in_a_row: state.failures_in_a_row,
+            in_flight: (state.allowed + state.surplus).saturating_sub(free),
+            slow: course.slow(),
+        })
+    }
+
+    /// How many subscribers are slow.
+    pub fn slow(&self) -> usize {
+        let all = lock(&self.all);
+        all.values().filter(|(_, course)| course.slow()).count()
+    }
+
+    /// Forgets subscribers that are not wanted any more.
+    pub fn retain(&self, wanted: impl Fn(&SubscriberId) -> bool) {
+        lock(&self.all).retain(|id, _| wanted(id));
+        // The map has the only handle on a host that nobody has a course at.
+        lock(&self.hosts).retain(|_, host| Arc::strong_count(host) > 1);
+    }
+}
+
+impl Course {
+    /// Whether deliveries go through the slow lanes.
+    pub fn slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the turn of one more attempt; `None` when that has taken too long. If it is the
+    /// subscriber's own attempts that it waited for, that counts as a late one.
+    pub async fn turn(&self) -> Option<Permit> {
+        let until = Instant::now() + PATIENCE;
+        let own = loop {
+            let Some(permit) = acquired(&self.permits, until).await else {
+                self.late();
+                return None;
+            };
+            let mut state = lock(&self.state);
+            if state.surplus == 0 {
+                break permit;
+            }
+            state.surplus -= 1;
+            permit.forget();
+        };
+        let host = match &self.host {
+            Some(host) => Some(acquired(&host.permits, until).await?),
+            None => None,
+        };
+        Some(Permit {
+            _own: own,
+            _host: host,
+        })
+    }
+
+    /// An attempt is late, though perhaps not over.
+    pub fn late(&self) {
+        self.note(true);
+    }
+
+    /// An attempt was over in good time, however it ended.
+    pub fn quick(&self) {
+        self.note(false);
+    }
+
+    fn note(&self, late: bool) {
+        let mut state = lock(&self.state);
+        let now = std::time::Instant::now();
+        let Some(change) = state.recent.note(late, now, QUICK_AGAIN) else {
+            return;
+        };
+        let slow = change == Change::Slow;
+        self.slow.store(slow, Ordering::Relaxed);
+        state.allow(slow, &self.permits);
+        drop(state);
+        self.notices.pace(&self.id, slow);
+    }
+
+    /// Takes the subscriber's limit as it is now.
+    fn ask(&self, max_in_flight: usize) {
+        let mut state = lock(&self.state);
+        state.max_in_flight = max_in_flight;
+        state.allow(self.slow(), &self.permits);
+    }
+}
+
+impl State {
+    /// Allows a slow subscriber few attempts, and a quick one as many as it asks for.
+    fn allow(&mut self, slow: bool, permits: &Semaphore) {
+        let most = if slow { FEW } else { usize::MAX };
+        let allowed = self.max_in_flight.min(most);
+        if allowed > self.allowed {
+            let more = allowed - self.allowed;
+            let kept = more.min(self.surplus);
+            self.surplus -= kept;
+            permits.add_permits(more - kept);
+        } else {
+            let fewer = self.allowed - allowed;
+            self.surplus += fewer - permits.forget_permits(fewer);
+        }
+        self.allowed = allowed;
+    }
+}
+
+/// A permit, if there is one in time.
+async fn acquired(permits: &Arc<Semaphore>, until: Instant) -> Option<OwnedSemaphorePermit> {
+    if let Ok(permit) = permits.clone().try_acquire_owned() {
+        return Some(permit);
+    }
+    let waited = timeout_at(until, permits.clone().acquire_owned()).await;
+    waited.ok()?.ok()
+}
+
+/// The host of a target; nothing for the home broker.
+fn place(target: &Target) -> Option<String> {
+    match target {
+        Target::Http(http) => Some(address(&http.url)),
+        Target::Amqp(AmqpTarget { broker, .. }) => {
+            let uri = Url::parse(broker.as_ref()?.uri.expose_secret()).ok()?;
+            Some(address(&uri))
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+use futures_util::FutureExt;
+use tokio::time::{advance, pause};
+
+use super::*;
+use crate::delivery::request::tests::subscriber;
+
+fn allowing(max_in_flight: usize) -> Arc<Subscriber> {
+    Arc::new(Subscriber {
+        max_in_flight,
+        ..subscriber(&[])
+    })
+}
+
+fn courses() -> Courses {
+    Courses::new(Arc::default())
+}
+
+/// A turn that needs no waiting for.
+fn turn(course: &Course) -> Option<Permit> {
+    course.turn().now_or_never().flatten()
+}
+
+#[tokio::test]
+async fn a_limit_that_changes_counts_what_is_under_way() {
+    pause();
+    let courses = courses();
+    let now = |limit| turn(&courses.of(&allowing(limit)));
+    let mut under_way: Vec<_> = (0..3).filter_map(|_| now(3)).collect();
+    assert_eq!(under_way.len(), 3);
+    assert!(now(3).is_none());
+
+    assert!(now(1).is_none(), "three are under way, and one may be");
+    under_way.truncate(1);
+    assert!(now(1).is_none(), "one is still under way");
+    under_way.clear();
+    under_way.extend(now(1));
+    assert_eq!(under_way.len(), 1);
+    assert!(now(1).is_none());
+
+    under_way.extend(now(2));
+    assert_eq!(under_way.len(), 2, "one more may be now");
+    assert!(now(2).is_none());
+    let status = courses.status(&SubscriberId::new("fixit")).unwrap();
+    assert_eq!(status.in_flight, 2);
+}
+
+#[tokio::test]
+async fn who_is_slow_may_have_few_and_who_is_quick_again_as_many_as_before() {
+    let courses = courses();
+    let subscriber = allowing(6);
+    let course = courses.of(&subscriber);
+    let mut under_way: Vec<_> = (0..6).filter_map(|_| turn(&course)).collect();
+    assert_eq!(under_way.len(), 6);
+    for _ in 0..3 {
+        assert!(!course.slow());
+        course.late();
+    }
+    assert!(course.slow());
+    assert_eq!(courses.slow(), 1);
+    under_way.truncate(FEW);
+    assert!(turn(&course).is_none(), "few are under way");
+    under_way.clear();
+    under_way.extend((0..6).filter_map(|_| turn(&course)));
+    assert_eq!(under_way.len(), FEW);
+}
+
+#[tokio::test]
+async fn a_turn_that_does_not_come_is_late() {
+    pause();
+    let course = courses().of(&allowing(1));
+    let _under_way = turn(&course).unwrap();
+    for _ in 0..3 {
+        assert!(!course.slow());
+        let began = Instant::now();
+        assert!(course.turn().await.is_none());
+        assert!(began.elapsed() >= PATIENCE);
+    }
+    assert!(course.slow());
+}
+
+#[tokio::test]
+async fn a_full_host_is_nobodys_own_fault() {
+    pause();
+    let courses = courses();
+    let mut under_way = Vec::new();
+    for number in 0..=HOST_LIMIT {
+        let mut one = subscriber(&[]);
+        one.id = SubscriberId::new(format!("fixit-{number}"));
+        let course = courses.of(&Arc::new(one));
+        under_way.extend(course.turn().await);
+        assert!(!course.slow());
+    }
+    assert_eq!(under_way.len(), HOST_LIMIT);
+    advance(PATIENCE).await;
+}
+
+#[test]
+fn another_target_begins_anew() {
+    let courses = courses();
+    let one = subscriber(&[]);
+    let course = courses.of(&Arc::new(one.clone()));
+    (0..3).for_each(|_| course.late());
+    assert_eq!(courses.slow(), 1);
+    assert!(courses.of(&Arc::new(one.clone())).slow(), "loaded again");
+    let mut moved = one;
+    let Target::Http(target) = &mut moved.target else {
+        panic!("an HTTP target");
+    };
+    target.url = "https://elsewhere.example/hook".parse().unwrap();
+    assert!(!courses.of(&Arc::new(moved)).slow());
+    assert_eq!(courses.slow(), 0);
+    drop(course);
+    courses.retain(|_| false);
+    assert!(lock(&courses.hosts).is_empty());
+}
