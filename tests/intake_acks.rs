@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use lapin::ExchangeKind;
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -21,6 +22,8 @@ const NOT_TO_FIRST: [&str; 3] = [".*", r"^(?!hookbridge\.first$)", ".*"];
 const EVERYTHING: [&str; 3] = [".*"; 3];
 /// A queue on the home broker, which gets its deliveries from intake itself.
 const QUEUE: &str = "home.webhooks";
+/// One that is bound to a subscriber's exchange, which gets them from the lanes.
+const BOUND: &str = "bound.webhooks";
 
 fn event(number: usize) -> Value {
     json!({
@@ -74,6 +77,29 @@ fn setup(vhost: &Vhost, user: &str, receiver: &Receiver) -> Setup {
         .subscriber("home", &format!("{all}\n[amqp]\nqueue = \"{QUEUE}\""))
 }
 
+/// A bridge that delivers to both queues.
+async fn setup_queues(vhost: &Vhost, user: &str) -> Setup {
+    let client = vhost.connect().await;
+    client.declare_quorum(QUEUE).await;
+    client.declare_quorum(BOUND).await;
+    client
+        .declare_exchange("theirs", ExchangeKind::Fanout)
+        .await;
+    client.bind(BOUND, "theirs", "").await;
+    let all = "scope = \"all\"\nevents = [\"*\"]\n[amqp]\n";
+    Setup::new(vhost)
+        .uri(vhost.uri_as(user))
+        .subscriber("bound", &format!("{all}exchange = \"theirs\""))
+        .subscriber("home", &format!("{all}queue = \"{QUEUE}\""))
+}
+
+/// Each of fifty events came once.
+fn once(messages: &[Message]) {
+    let queued = queued(messages);
+    assert_eq!(queued.len(), 50);
+    assert!(queued.values().all(|ids| ids.len() == 1), "{queued:?}");
+}
+
 /// Each of fifty events came twice, and its receiver can tell that it did.
 fn repeated(messages: &[Message]) {
     let queued = queued(messages);
@@ -96,12 +122,11 @@ async fn stop(bridge: RunningBridge) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_stays_until_the_broker_takes_all_that_is_made_of_it() {
-    let (vhost, receiver) = (Vhost::new("acks"), Receiver::start().await);
+    let vhost = Vhost::new("acks");
     let user = unique("acks-user");
     vhost.add_user(&user, NOT_TO_FIRST);
     let client = vhost.connect().await;
-    client.declare_quorum(QUEUE).await;
-    let bridge = setup(&vhost, &user, &receiver).start().await;
+    let bridge = setup_queues(&vhost, &user).await.start().await;
     publish(&bridge, 0..50).await;
     client.wait_for_depth(QUEUE, 50, SOON).await;
     // The half that the broker took is there; the other half is tried for, again and again.
@@ -109,7 +134,7 @@ async fn an_event_stays_until_the_broker_takes_all_that_is_made_of_it() {
         bridge.metrics().await.value("hookbridge_events_total", &[]),
         0
     );
-    assert!(over_http(&receiver).is_empty());
+    assert_eq!(client.depth(BOUND).await, Some(0));
 
     // Nor does losing the connections lose them: each is delivered again, and stays again.
     management::must(
@@ -121,28 +146,26 @@ async fn an_event_stays_until_the_broker_takes_all_that_is_made_of_it() {
         .wait_for_metric("hookbridge_broker_reconnects_total", &[], 1)
         .await;
     client.wait_for_depth(QUEUE, 100, SOON).await;
-    assert!(over_http(&receiver).is_empty());
+    assert_eq!(client.depth(BOUND).await, Some(0));
 
     vhost.add_user(&user, EVERYTHING);
-    receiver.wait_for(50, SOON).await;
+    client.wait_for_depth(BOUND, 50, SOON).await;
     bridge
         .wait_for_metric("hookbridge_events_total", &[("result", "accepted")], 50)
         .await;
     stop(bridge).await;
-    let once: BTreeMap<usize, usize> = (0..50).map(|n| (n, 1)).collect();
-    assert_eq!(over_http(&receiver), once);
+    once(&client.drain(BOUND).await);
     repeated(&client.drain(QUEUE).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bridge_that_is_gone_in_between_leaves_the_event_to_the_next() {
-    let (vhost, receiver) = (Vhost::new("acks"), Receiver::start().await);
+    let vhost = Vhost::new("acks");
     let (user, next) = (unique("acks-user"), unique("acks-user"));
     vhost.add_user(&user, NOT_TO_FIRST);
     vhost.add_user(&next, EVERYTHING);
     let client = vhost.connect().await;
-    client.declare_quorum(QUEUE).await;
-    let bridge = setup(&vhost, &user, &receiver).start().await;
+    let bridge = setup_queues(&vhost, &user).await.start().await;
     publish(&bridge, 0..50).await;
     client.wait_for_depth(QUEUE, 50, SOON).await;
     assert_eq!(
@@ -152,17 +175,16 @@ async fn a_bridge_that_is_gone_in_between_leaves_the_event_to_the_next() {
     );
     bridge.crash();
     client.wait_for_depth("hookbridge.events", 50, SOON).await;
-    assert!(over_http(&receiver).is_empty());
+    assert_eq!(client.depth(BOUND).await, Some(0));
 
-    let bridge = setup(&vhost, &next, &receiver).start().await;
-    receiver.wait_for(50, SOON).await;
+    let bridge = setup_queues(&vhost, &next).await.start().await;
+    client.wait_for_depth(BOUND, 50, SOON).await;
     client.wait_for_depth(QUEUE, 100, SOON).await;
     bridge
         .wait_for_metric("hookbridge_events_total", &[("result", "accepted")], 50)
         .await;
     stop(bridge).await;
-    let once: BTreeMap<usize, usize> = (0..50).map(|n| (n, 1)).collect();
-    assert_eq!(over_http(&receiver), once);
+    once(&client.drain(BOUND).await);
     repeated(&client.drain(QUEUE).await);
 }
 

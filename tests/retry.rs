@@ -195,7 +195,7 @@ async fn what_is_known_of_a_subscriber_decides_at_each_attempt() {
     ];
     let line = Line::start(&vhost.uri(), &setup, &before).await;
     for id in ["disabled", "ghost", "late", "flips", "liar"] {
-        hand_in(&line.client, "evt", id, 4000).await;
+        hand_in_forged(&line.client, "evt", id, 4000).await;
     }
 
     // Disabled: dead at once, whatever the message claims about attempts.
@@ -276,7 +276,7 @@ async fn what_is_no_delivery_is_kept_and_what_the_broker_must_move_is_not_lost()
         vhost.add_user(&vhost.name, [".*", &write, ".*"]);
     };
     forbid("retry");
-    line.publish("no-retry").await;
+    hand_in(client, "no-retry", "fixit", 700, &[]).await;
     let dead = &line.dead_letters(1).await[0];
     let header = |name: &str| dead.header(name);
     assert_eq!(header("hookbridge-reason").as_deref(), Some("http_status"));
@@ -290,7 +290,7 @@ async fn what_is_no_delivery_is_kept_and_what_the_broker_must_move_is_not_lost()
 
     // Nor to `dead`: the broker takes it all the way, and there are no reasons in it.
     forbid("retry|dead");
-    line.publish("no-dead").await;
+    hand_in(client, "no-dead", "fixit", 700, &[]).await;
     let dead = &line.dead_letters(1).await[0];
     let headers = dead.properties.headers().as_ref().unwrap().inner();
     assert!(!headers.contains_key("hookbridge-reason"), "{headers:?}");
@@ -302,7 +302,7 @@ async fn what_is_no_delivery_is_kept_and_what_the_broker_must_move_is_not_lost()
     // The wait queue is gone: what would have waited in it is in `lost`.
     forbid("nothing");
     vhost.delete_queue("hookbridge.retry.700");
-    line.publish("no-wait").await;
+    hand_in(client, "no-wait", "fixit", 700, &[]).await;
     let lost = &client.receive("hookbridge.lost", 1, SOON).await[0];
     let header = |name: &str| lost.header(name);
     assert_eq!(header("hookbridge-reason").as_deref(), Some("http_status"));
@@ -326,11 +326,27 @@ async fn what_is_no_delivery_is_kept_and_what_the_broker_must_move_is_not_lost()
     }
 }
 
-/// Puts a delivery of the example into the set `first`, as intake does, but for headers that
-/// claim what only a lane may tell.
-async fn hand_in(client: &Client, event: &str, subscriber: &str, delay: u32) {
+/// Puts a delivery of the example into the set `first`, as intake does, with headers that claim
+/// what only a lane may tell.
+async fn hand_in_forged(client: &Client, event: &str, subscriber: &str, delay: u32) {
+    let forged = [
+        ("hookbridge-attempts", AMQPValue::LongLongInt(2)),
+        ("hookbridge-reason", text("tls")),
+        ("hookbridge-detail", text("forged")),
+    ];
+    hand_in(client, event, subscriber, delay, &forged).await;
+}
+
+/// Puts a delivery of the example into the set `first`, as intake does, with these headers besides.
+async fn hand_in(
+    client: &Client,
+    event: &str,
+    subscriber: &str,
+    delay: u32,
+    more: &[(&str, AMQPValue)],
+) {
     let webhook: serde_json::Value = serde_json::from_str(crate::support::line::WEBHOOK).unwrap();
-    let headers = table(&[
+    let mut headers = vec![
         ("webhook-type", text("StatusUpdate")),
         ("hookbridge-subscriber", text(subscriber)),
         (
@@ -338,14 +354,12 @@ async fn hand_in(client: &Client, event: &str, subscriber: &str, delay: u32) {
             AMQPValue::LongLongInt(Timestamp::now().as_millisecond()),
         ),
         ("hookbridge-replay", AMQPValue::LongLongInt(0)),
-        ("hookbridge-attempts", AMQPValue::LongLongInt(2)),
-        ("hookbridge-reason", text("tls")),
-        ("hookbridge-detail", text("forged")),
-    ]);
+    ];
+    headers.extend_from_slice(more);
     let id = webhook_id("/order-hub", event, subscriber);
     let properties = BasicProperties::default()
         .with_message_id(id.into())
-        .with_headers(headers);
+        .with_headers(table(&headers));
     let key = routing_key(subscriber, delay);
     let body = webhook.to_string();
     let published = client
