@@ -71,6 +71,8 @@ pub struct Account {
     pub unexplained: usize,
     pub early: usize,
     pub late: usize,
+    /// How late the retries came that a fault held up, where that was longer than a retry may take.
+    pub held_up: Vec<Duration>,
     /// Delivered or dead otherwise than the plan of the run says.
     pub misled: usize,
     /// Dead letters of one delivery beyond the first.
@@ -212,7 +214,12 @@ impl Account {
         let disturbed = windows
             .iter()
             .any(|window| last.at <= window.to && second.at >= window.from);
-        if waited > terms.retry_delay + terms.timeout + LATE && !disturbed {
+        if waited <= terms.retry_delay + terms.timeout + LATE {
+            return;
+        }
+        if disturbed {
+            self.held_up.push(waited);
+        } else {
             self.late += 1;
             self.blame(pair, &format!("retried only after {waited:?}"));
         }
@@ -442,7 +449,8 @@ mod tests {
             repeats: true,
             only_hurt: false,
         };
-        assert_eq!(account(&ledger, &[window]).late, 0);
+        let held_up = account(&ledger, &[window]);
+        assert_eq!((held_up.late, held_up.held_up.len()), (0, 1));
     }
 
     #[test]

@@ -37,7 +37,7 @@ const LOG: &str = "FAULTS_LOG";
 pub const RECOVERY: Duration = Duration::from_secs(10);
 /// How long it is waited for all the same, so that the run tells the figure.
 const RECOVERY_PATIENCE: Duration = Duration::from_mins(1);
-/// How long nothing may move, while something is on its way at the end.
+/// How long nothing may move, while something is on its way at the end, unless a run asks for more.
 const SETTLE: Duration = Duration::from_mins(1);
 /// How long an event may take to one whom the fault does not concern.
 const UNDISTURBED: Duration = Duration::from_secs(4);
@@ -62,6 +62,8 @@ pub struct Options {
     pub rate: u32,
     pub retry_delay: Duration,
     pub timeout: Duration,
+    /// How long nothing may move at the end, while something is on its way.
+    pub patience: Duration,
     /// The subscribers that the faults hurt besides their own plan.
     pub hurt: Vec<Who>,
     /// Who takes part besides the regular cast.
@@ -77,6 +79,7 @@ impl Options {
             rate: 40,
             retry_delay: Duration::from_secs(2),
             timeout: Duration::from_secs(2),
+            patience: SETTLE,
             hurt: Vec::new(),
             guests: Vec::new(),
             settings: Vec::new(),
@@ -102,6 +105,8 @@ pub struct Fault {
     only_hurt: bool,
     /// How long the bridge may take to work again.
     within: Duration,
+    /// How many lines a bridge may write about it in a minute.
+    lines: usize,
 }
 
 impl Fault {
@@ -131,6 +136,11 @@ impl Fault {
     /// Gives the bridge another time than [`RECOVERY`] to work again.
     pub fn within(&mut self, time: Duration) {
         self.within = time;
+    }
+
+    /// Allows another number of lines a minute than [`LINES`].
+    pub fn may_say(&mut self, lines: usize) {
+        self.lines = lines;
     }
 
     /// Says that it is undone: from now on the time of recovery runs.
@@ -167,10 +177,10 @@ impl Stage {
         Self::on(ground, options, ledger, seed)
     }
 
-    /// The same with a cluster of three nodes as home broker.
-    pub async fn on_cluster(options: Options) -> Self {
+    /// The same with a cluster of three nodes as home broker, which have this `advanced.config`.
+    pub async fn on_cluster(options: Options, advanced: Option<&'static str>) -> Self {
         let (ledger, seed) = (Arc::new(Ledger::new(Vec::new())), seed());
-        let ground = Ground::on_cluster(&ledger, seed).await;
+        let ground = Ground::on_cluster(&ledger, seed, advanced).await;
         Self::on(ground, options, ledger, seed)
     }
 
@@ -272,6 +282,7 @@ impl Stage {
             unnoticed: false,
             only_hurt: false,
             within: RECOVERY,
+            lines: LINES,
         }
     }
 
@@ -336,7 +347,7 @@ impl Stage {
         println!("{}: back after {took:.1?}", fault.what);
         // What is summed up is said again every few seconds.
         let minutes = usize::try_from(fault.from.elapsed().as_secs() / 60).unwrap();
-        if lines > LINES * (1 + minutes) {
+        if lines > fault.lines * (1 + minutes) {
             self.wrong(format!("{}: {lines} lines of log", fault.what));
         }
         if took > fault.within {
@@ -472,16 +483,19 @@ impl Stage {
 
     /// Waits until every delivery is somewhere, and the line is empty; gives up when nothing moves.
     async fn settle(&self, client: &Client) {
-        let mut until = Instant::now() + SETTLE;
-        let mut before = None;
-        while Instant::now() < until {
+        let patience = self.options.patience;
+        let began = Instant::now();
+        let (mut moved, mut before) = (began, None);
+        while moved.elapsed() < patience {
             self.take_everything(client).await;
             let now = (self.ledger.open(), self.on_its_way(client).await);
             if now == (0, 0) {
+                let took = began.elapsed();
+                self.remark(format!("at rest {took:.0?} after the last event"));
                 return;
             }
             if before.replace(now) != Some(now) {
-                until = Instant::now() + SETTLE;
+                moved = Instant::now();
             }
             sleep(Duration::from_millis(250)).await;
         }
