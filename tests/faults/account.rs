@@ -7,6 +7,8 @@ use super::{
     ledger::{Arrival, Book, Pair, State},
 };
 
+mod tests;
+
 /// A time within which something was interrupted.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
@@ -71,6 +73,8 @@ pub struct Account {
     pub unexplained: usize,
     pub early: usize,
     pub late: usize,
+    /// How late the retries came that a fault held up, where that was longer than a retry may take.
+    pub held_up: Vec<Duration>,
     /// Delivered or dead otherwise than the plan of the run says.
     pub misled: usize,
     /// Dead letters of one delivery beyond the first.
@@ -212,7 +216,12 @@ impl Account {
         let disturbed = windows
             .iter()
             .any(|window| last.at <= window.to && second.at >= window.from);
-        if waited > terms.retry_delay + terms.timeout + LATE && !disturbed {
+        if waited <= terms.retry_delay + terms.timeout + LATE {
+            return;
+        }
+        if disturbed {
+            self.held_up.push(waited);
+        } else {
             self.late += 1;
             self.blame(pair, &format!("retried only after {waited:?}"));
         }
@@ -236,238 +245,4 @@ fn count(book: &Book, state: State) -> usize {
         .iter()
         .filter(|event| event.state == state)
         .count()
-}
-
-/// The account must see what it is there to see.
-mod tests {
-    use super::*;
-    use crate::{
-        faults::{cast::entitled, ledger::Ledger},
-        support::line::webhook_id,
-    };
-
-    const TERMS: Terms = Terms {
-        seed: 0,
-        retry_delay: Duration::from_secs(2),
-        timeout: Duration::from_secs(1),
-        hurt: Vec::new(),
-    };
-
-    /// One event that everybody entitled got, as planned, but for the moody one.
-    fn book() -> (Ledger, Instant) {
-        let ledger = Ledger::default();
-        // Not one that the few get.
-        for _ in 0..2 {
-            ledger.send();
-        }
-        ledger.set(0, State::Uncertain);
-        ledger.set(1, State::Confirmed);
-        for who in entitled(1).filter(|who| *who != Who::HttpMoody) {
-            ledger.arrived(&id(who), 1, true);
-        }
-        ledger.dead(&id(Who::HttpMoody), "http_status".to_owned());
-        (ledger, Instant::now())
-    }
-
-    fn id(who: Who) -> String {
-        webhook_id("/tests", "1", who.id())
-    }
-
-    fn account(ledger: &Ledger, windows: &[Window]) -> Account {
-        let terms = Terms {
-            hurt: vec![Who::HttpMoody],
-            ..TERMS
-        };
-        Account::of(&ledger.book(), &terms, windows)
-    }
-
-    #[test]
-    fn a_run_in_order_has_nothing_wrong() {
-        let (ledger, _) = book();
-        let account = account(&ledger, &[]);
-        assert!(account.wrong.is_empty(), "{account:#?}");
-        assert_eq!((account.pairs, account.delivered, account.dead), (4, 3, 1));
-    }
-
-    #[test]
-    fn a_pair_that_is_nowhere_is_missing() {
-        let (ledger, _) = book();
-        ledger
-            .book()
-            .pairs
-            .get_mut(&id(Who::HomeWell))
-            .unwrap()
-            .delivered = false;
-        assert_eq!(account(&ledger, &[]).missing, 1);
-    }
-
-    #[test]
-    fn what_is_seen_of_an_uncertain_event_makes_all_of_it_owed() {
-        let (ledger, _) = book();
-        ledger.arrived(&webhook_id("/tests", "0", "http-well"), 1, true);
-        assert_eq!(account(&ledger, &[]).missing, Who::ALL.len() - 1);
-    }
-
-    #[test]
-    fn a_repeat_needs_an_interruption_that_it_was_in_flight_at() {
-        let (ledger, now) = book();
-        ledger.arrived(&id(Who::HttpWell), 1, true);
-        assert_eq!(account(&ledger, &[]).unexplained, 1);
-        let later = now + Duration::from_mins(1);
-        let too_late = Window {
-            from: later,
-            to: later,
-            repeats: true,
-            only_hurt: false,
-        };
-        assert_eq!(account(&ledger, &[too_late]).unexplained, 1);
-        let meanwhile = Window {
-            from: now,
-            to: later,
-            repeats: true,
-            only_hurt: false,
-        };
-        let explained = account(&ledger, &[meanwhile]);
-        assert_eq!((explained.unexplained, explained.repeats), (0, 1));
-        let only_late = Window {
-            repeats: false,
-            ..meanwhile
-        };
-        assert_eq!(account(&ledger, &[only_late]).unexplained, 1);
-        let elsewhere = Window {
-            only_hurt: true,
-            ..meanwhile
-        };
-        assert_eq!(account(&ledger, &[elsewhere]).unexplained, 1);
-    }
-
-    #[test]
-    fn a_copy_may_wait_in_its_lane_until_after_the_interruption_that_made_it() {
-        let (ledger, _) = book();
-        ledger.arrived(&id(Who::HttpWell), 1, true);
-        let sent = ledger.book().events[1].sent;
-        let until = |to| Window {
-            from: to,
-            to,
-            repeats: true,
-            only_hurt: false,
-        };
-        assert_eq!(account(&ledger, &[until(sent)]).unexplained, 0);
-        let before = sent.checked_sub(Duration::from_millis(1)).unwrap();
-        assert_eq!(account(&ledger, &[until(before)]).unexplained, 1);
-    }
-
-    #[test]
-    fn a_second_copy_of_a_delivery_explains_retries_of_its_own_and_no_more() {
-        let (ledger, now) = book();
-        let later = now + Duration::from_secs(30);
-        let push = |attempt, at| {
-            let mut book = ledger.book();
-            let pair = book.pairs.get_mut(&id(Who::HttpMoody)).unwrap();
-            pair.arrivals.push(Arrival { attempt, at });
-        };
-        for (attempt, at) in [(1, now), (1, now), (2, later), (2, later)] {
-            push(attempt, at);
-        }
-        let window = Window {
-            from: now,
-            to: now,
-            repeats: true,
-            only_hurt: false,
-        };
-        let two = account(&ledger, &[window]);
-        assert_eq!((two.repeats, two.unexplained), (2, 0));
-        // Each of the two may have been moved twice.
-        (0..3).for_each(|_| push(2, later));
-        let five = account(&ledger, &[window]);
-        assert_eq!((five.repeats, five.unexplained), (4, 1));
-    }
-
-    #[test]
-    fn each_of_two_copies_may_be_cut_off_once_by_one_interruption() {
-        let (ledger, now) = book();
-        let after = |seconds| now + Duration::from_secs(seconds);
-        let push = |attempt, at| {
-            let mut book = ledger.book();
-            let pair = book.pairs.get_mut(&id(Who::HttpMoody)).unwrap();
-            pair.arrivals.push(Arrival { attempt, at });
-        };
-        let windows = [(now, now), (after(11), after(12))].map(|(from, to)| Window {
-            from,
-            to,
-            repeats: true,
-            only_hurt: false,
-        });
-        for (attempt, at) in [(1, 0), (1, 0), (2, 10), (2, 10), (2, 13), (2, 13)] {
-            push(attempt, after(at));
-        }
-        assert_eq!(account(&ledger, &windows).unexplained, 0);
-        // And each may have been moved twice, but no more.
-        (0..2).for_each(|_| push(2, after(13)));
-        assert_eq!(account(&ledger, &windows).unexplained, 0);
-        push(2, after(13));
-        assert_eq!(account(&ledger, &windows).unexplained, 1);
-    }
-
-    #[test]
-    fn a_third_attempt_is_seen() {
-        let (ledger, _) = book();
-        ledger.arrived(&id(Who::HttpMoody), 3, false);
-        assert_eq!(account(&ledger, &[]).unexplained, 1);
-    }
-
-    #[test]
-    fn a_retry_without_the_delay_and_one_without_a_failure_are_seen() {
-        let (ledger, _) = book();
-        ledger.arrived(&id(Who::HttpWell), 2, true);
-        let account = account(&ledger, &[]);
-        assert_eq!((account.early, account.misled), (1, 1));
-    }
-
-    #[test]
-    fn a_retry_that_is_long_overdue_is_seen_unless_something_was_interrupted() {
-        let (ledger, now) = book();
-        let late = now + Duration::from_secs(30);
-        let push = |attempt, at| {
-            let mut book = ledger.book();
-            let pair = book.pairs.get_mut(&id(Who::HttpMoody)).unwrap();
-            pair.arrivals.push(Arrival { attempt, at });
-        };
-        push(1, now);
-        push(2, late);
-        assert_eq!(account(&ledger, &[]).late, 1);
-        let window = Window {
-            from: now,
-            to: late,
-            repeats: true,
-            only_hurt: false,
-        };
-        assert_eq!(account(&ledger, &[window]).late, 0);
-    }
-
-    #[test]
-    fn a_retry_may_overtake_only_what_the_line_of_a_subscriber_that_is_hurt_holds_back() {
-        let (ledger, now) = book();
-        for attempt in [1, 2] {
-            ledger.arrived(&id(Who::HttpMoody), attempt, true);
-        }
-        let window = |from| Window {
-            from,
-            to: from + Duration::from_mins(1),
-            repeats: false,
-            only_hurt: false,
-        };
-        let early = |window| account(&ledger, &[window]).early;
-        assert_eq!(early(window(now + Duration::from_mins(1))), 1);
-        assert_eq!(early(window(now)), 0);
-        let nobody_hurt = Account::of(&ledger.book(), &TERMS, &[window(now)]);
-        assert_eq!(nobody_hurt.early, 1);
-    }
-
-    #[test]
-    fn what_nobody_was_to_get_is_a_stranger() {
-        let (ledger, _) = book();
-        ledger.arrived(&webhook_id("/tests", "1", "home-missing"), 1, true);
-        assert_eq!(account(&ledger, &[]).strangers, 1);
-    }
 }

@@ -38,8 +38,8 @@ impl Home {
         Self::Node(node())
     }
 
-    fn cluster() -> Self {
-        Self::Cluster(Cluster::start())
+    fn cluster(advanced: Option<&str>) -> Self {
+        Self::Cluster(Cluster::start_with(advanced))
     }
 
     /// The cluster, where it is one.
@@ -97,12 +97,21 @@ impl Ground {
         Self::on(Home::node, ledger, seed, guests).await
     }
 
-    /// The same with a cluster of three nodes as home broker.
-    pub async fn on_cluster(ledger: &Arc<Ledger>, seed: u64) -> Self {
-        Self::on(Home::cluster, ledger, seed, &[]).await
+    /// The same with a cluster of three nodes as home broker, which have this `advanced.config`.
+    pub async fn on_cluster(
+        ledger: &Arc<Ledger>,
+        seed: u64,
+        advanced: Option<&'static str>,
+    ) -> Self {
+        Self::on(move || Home::cluster(advanced), ledger, seed, &[]).await
     }
 
-    async fn on(home: fn() -> Home, ledger: &Arc<Ledger>, seed: u64, guests: &[Who]) -> Self {
+    async fn on(
+        home: impl FnOnce() -> Home + Send + 'static,
+        ledger: &Arc<Ledger>,
+        seed: u64,
+        guests: &[Who],
+    ) -> Self {
         let (home, away) = tokio::join!(spawn_blocking(home), spawn_blocking(node));
         let (home, away) = (home.unwrap(), away.unwrap());
         for (node, queues) in [

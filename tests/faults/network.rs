@@ -66,13 +66,12 @@ async fn a_line_that_is_refused_loses_nothing() {
     let (stage, bridge) = Stage::ready(Options::new("network-refused")).await;
     for _ in 0..8 {
         stage.carry_on(LEAST, MOST).await;
-        let mut fault = stage.fault("the line is refused", Some(NOTICE));
-        stage.ground.home_line.refuse().await;
-        stage.carry_on(LEAST, MOST * 2).await;
-        fault.clearing();
-        stage.ground.home_line.forward().await;
-        fault.cleared();
-        stage.recovered(fault, &[&bridge]).await;
+        let fault = stage.fault("the line is refused", Some(NOTICE));
+        let line = &stage.ground.home_line;
+        let (make, undo) = (async || line.refuse().await, async || line.forward().await);
+        stage
+            .lasting(fault, [LEAST, MOST * 2], &bridge, make, undo)
+            .await;
     }
     stage.finish(vec![bridge]).await.must_hold();
 }
@@ -83,15 +82,11 @@ async fn a_frozen_line_is_noticed_and_loses_nothing() {
     let (stage, bridge) = Stage::ready(lasting("network-frozen")).await;
     for _ in 0..2 {
         stage.carry_on(LEAST, MOST).await;
-        let mut fault = stage.fault("the line is frozen", Some(HEARTBEATS));
-        stage.ground.home_line.freeze();
-        stage
-            .carry_on(HEARTBEATS + LEAST, HEARTBEATS + MOST * 4)
-            .await;
-        fault.clearing();
-        stage.ground.home_line.forward().await;
-        fault.cleared();
-        stage.recovered(fault, &[&bridge]).await;
+        let fault = stage.fault("the line is frozen", Some(HEARTBEATS));
+        let time = [HEARTBEATS + LEAST, HEARTBEATS + MOST * 4];
+        let line = &stage.ground.home_line;
+        let (make, undo) = (async || line.freeze(), async || line.forward().await);
+        stage.lasting(fault, time, &bridge, make, undo).await;
     }
     stage.finish(vec![bridge]).await.must_hold();
 }
@@ -141,13 +136,11 @@ async fn a_line_that_is_frozen_one_way_is_noticed_and_loses_nothing() {
         (Way::There, "the bridge is not heard", HANGS_UP),
     ] {
         stage.carry_on(LEAST, MOST).await;
-        let mut fault = stage.fault(what, Some(noticed));
-        stage.ground.home_line.silence(way);
-        stage.carry_on(noticed + LEAST, noticed + MOST).await;
-        fault.clearing();
-        stage.ground.home_line.forward().await;
-        fault.cleared();
-        stage.recovered(fault, &[&bridge]).await;
+        let fault = stage.fault(what, Some(noticed));
+        let time = [noticed + LEAST, noticed + MOST];
+        let line = &stage.ground.home_line;
+        let (make, undo) = (async || line.silence(way), async || line.forward().await);
+        stage.lasting(fault, time, &bridge, make, undo).await;
     }
     stage.finish(vec![bridge]).await.must_hold();
 }

@@ -107,6 +107,13 @@ impl Report {
             self.account.dead_twice,
             self.account.strangers
         );
+        if let Some(most) = self.account.held_up.iter().max() {
+            let count = self.account.held_up.len();
+            let _ = writeln!(
+                text,
+                "  {count} retries held up by a fault, up to {most:.0?}"
+            );
+        }
         for note in &self.notes {
             let _ = writeln!(text, "  {note}");
         }

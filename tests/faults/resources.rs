@@ -2,12 +2,15 @@
 
 use std::{collections::BTreeSet, fs, process::Command, time::Duration};
 
-use super::stage::{Options, Stage};
+use super::{
+    process::Process,
+    stage::{Options, Stage},
+};
 
 const LEAST: Duration = Duration::from_millis(500);
 const MOST: Duration = Duration::from_secs(3);
-/// How long there are none.
-const AWAY: Duration = Duration::from_secs(8);
+/// How long there are none, at least and at most.
+const LASTS: [Duration; 2] = [Duration::from_secs(8), Duration::from_secs(11)];
 const NOTICE: Duration = Duration::from_secs(1);
 /// Fewer than any process has open: what closes cannot be opened again.
 const NONE: u64 = 3;
@@ -61,20 +64,38 @@ fn prlimit(pid: u32, arguments: &[&str]) -> String {
 async fn a_broker_without_descriptors_loses_nothing() {
     let (stage, bridge) = Stage::ready(Options::new("broker-descriptors")).await;
     let node = stage.ground.home.pid().unwrap().unwrap();
-    let descriptors = Descriptors::of(node);
+    let what = "the home broker has no descriptor for a connection";
+    none_for_a_connection(&stage, &bridge, &Descriptors::of(node), what).await;
+    stage.finish(vec![bridge]).await.must_hold();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a minute: make faults"]
+async fn a_bridge_without_descriptors_for_its_home_broker_waits_for_them() {
+    let (stage, bridge) = Stage::ready(Options::new("descriptors-disconnected")).await;
+    let descriptors = Descriptors::of(bridge.program.pid());
+    let what = "the bridge has no descriptor for the home broker";
+    none_for_a_connection(&stage, &bridge, &descriptors, what).await;
+    stage.finish(vec![bridge]).await.must_hold();
+}
+
+/// The connections to the home broker are lost, and there is no descriptor for new ones.
+async fn none_for_a_connection(
+    stage: &Stage,
+    bridge: &Process,
+    descriptors: &Descriptors,
+    what: &str,
+) {
     for _ in 0..3 {
         stage.carry_on(LEAST, MOST).await;
-        let what = "the home broker has no descriptor for a connection";
-        let mut fault = stage.fault(what, Some(NOTICE));
-        descriptors.limit(NONE);
-        stage.ground.home_line.cut();
-        stage.carry_on(AWAY, AWAY + MOST).await;
-        fault.clearing();
-        descriptors.give_back();
-        fault.cleared();
-        stage.recovered(fault, &[&bridge]).await;
+        let fault = stage.fault(what, Some(NOTICE));
+        let make = async || {
+            descriptors.limit(NONE);
+            stage.ground.home_line.cut();
+        };
+        let undo = async || descriptors.give_back();
+        stage.lasting(fault, LASTS, bridge, make, undo).await;
     }
-    stage.finish(vec![bridge]).await.must_hold();
 }
 
 /// Connections that there are go on; no attempt that needs a new one fails for want of it.
@@ -86,34 +107,12 @@ async fn a_bridge_without_descriptors_waits_for_them() {
     for _ in 0..3 {
         stage.carry_on(LEAST, MOST).await;
         let fault = stage.fault("the bridge has no descriptor left", None);
-        let mut fault = fault.that_repeats_nothing();
-        descriptors.take();
-        stage.carry_on(AWAY, AWAY + MOST).await;
-        fault.clearing();
-        descriptors.give_back();
-        fault.cleared();
-        stage.recovered(fault, &[&bridge]).await;
-    }
-    stage.finish(vec![bridge]).await.must_hold();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a minute: make faults"]
-async fn a_bridge_without_descriptors_for_its_home_broker_waits_for_them() {
-    let options = Options::new("descriptors-disconnected");
-    let (stage, bridge) = Stage::ready(options).await;
-    let descriptors = Descriptors::of(bridge.program.pid());
-    for _ in 0..3 {
-        stage.carry_on(LEAST, MOST).await;
-        let what = "the bridge has no descriptor for the home broker";
-        let mut fault = stage.fault(what, Some(NOTICE));
-        descriptors.limit(NONE);
-        stage.ground.home_line.cut();
-        stage.carry_on(AWAY, AWAY + MOST).await;
-        fault.clearing();
-        descriptors.give_back();
-        fault.cleared();
-        stage.recovered(fault, &[&bridge]).await;
+        let fault = fault.that_repeats_nothing();
+        let (make, undo) = (
+            async || descriptors.take(),
+            async || descriptors.give_back(),
+        );
+        stage.lasting(fault, LASTS, &bridge, make, undo).await;
     }
     stage.finish(vec![bridge]).await.must_hold();
 }

@@ -11,7 +11,7 @@ use super::{
         self, EVERYTHING, PASSWORD, close_connections, close_publishing, permit, set_password, uri,
     },
     process::Process,
-    stage::{Fault, Options, Stage},
+    stage::{Options, Stage},
 };
 
 const LEAST: Duration = Duration::from_millis(500);
@@ -90,12 +90,7 @@ async fn a_bridge_that_may_consume_and_not_publish_loses_nothing() {
 async fn a_password_that_is_changed_and_changed_back_loses_nothing() {
     let (stage, bridge) = own_user::ready(Options::new("password-changed")).await;
     for _ in 0..3 {
-        stage.carry_on(LEAST, MOST).await;
-        let mut fault = refused(&stage, &bridge, "second").await;
-        fault.clearing();
-        set_password(&stage, PASSWORD);
-        fault.cleared();
-        stage.recovered(fault, &[&bridge]).await;
+        refused(&stage, &bridge, "second", || set_password(&stage, PASSWORD)).await;
     }
     stage.finish(vec![bridge]).await.must_hold();
 }
@@ -112,18 +107,15 @@ async fn a_password_that_is_rotated_in_its_file_loses_nothing() {
     stage.setup.set("broker.uri_file", "broker.uri");
     let bridge = stage.begin().await;
     for password in ["second", "third", "fourth"] {
-        stage.carry_on(LEAST, MOST).await;
-        let mut fault = refused(&stage, &bridge, password).await;
-        fault.clearing();
-        write(password);
-        fault.cleared();
-        stage.recovered(fault, &[&bridge]).await;
+        refused(&stage, &bridge, password, || write(password)).await;
     }
     stage.finish(vec![bridge]).await.must_hold();
 }
 
-/// The password is changed, and the connections closed: the bridge cannot come back, and says why.
-async fn refused(stage: &Stage, bridge: &Process, password: &str) -> Fault {
+/// The password is changed, and the connections closed: the bridge cannot come back, and says why,
+/// until the operator does something about it.
+async fn refused(stage: &Stage, bridge: &Process, password: &str, mend: impl FnOnce()) {
+    stage.carry_on(LEAST, MOST).await;
     let mut fault = stage.fault("the password is changed", Some(NOTICE));
     set_password(stage, password);
     close_connections(stage);
@@ -132,7 +124,10 @@ async fn refused(stage: &Stage, bridge: &Process, password: &str) -> Fault {
     says(bridge, "ACCESS_REFUSED");
     let said = bridge.program.log_text();
     assert!(said.contains("ACCESS_REFUSED"), "the log says:\n{said}");
-    fault
+    fault.clearing();
+    mend();
+    fault.cleared();
+    stage.recovered(fault, &[bridge]).await;
 }
 
 /// What `/readyz` says holds this.

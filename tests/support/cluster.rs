@@ -31,22 +31,20 @@ pub struct Cluster {
 impl Cluster {
     /// Starts three nodes with the management plugin and waits until all know each other.
     pub fn start() -> Self {
-        Self::start_with(&[])
+        Self::start_with(None)
     }
 
-    /// The same with further lines of `rabbitmq.conf`.
-    pub fn start_with(config: &[&str]) -> Self {
+    /// The same with this `advanced.config`.
+    pub fn start_with(advanced: Option<&str>) -> Self {
         let (id, cookie) = (unique("cluster"), Uuid::new_v4().simple().to_string());
         let name = |index: usize| format!("hb{}-{id}-{index}@localhost", process::id());
         let options = |index: usize| NodeOptions {
             plugins: vec![Plugin::Management],
-            config: [
+            config: vec![
                 "cluster_partition_handling = pause_minority".to_owned(),
                 format!("net_ticktime = {TICK_TIME}"),
-            ]
-            .into_iter()
-            .chain(config.iter().map(|&line| line.to_owned()))
-            .collect(),
+            ],
+            advanced: advanced.map(str::to_owned),
             name: Some(name(index)),
             cookie: Some(cookie.clone()),
             ..NodeOptions::default()
@@ -87,7 +85,13 @@ impl Cluster {
         self.away[index].store(false, Ordering::SeqCst);
     }
 
-    /// Starts a node that was killed, or one that runs once more, and waits for it, at most a
+    /// Stops a node's process in good order, as an upgrade does. The others go on.
+    pub fn stop(&self, index: usize) {
+        self.nodes[index].halt().unwrap();
+        self.away[index].store(false, Ordering::SeqCst);
+    }
+
+    /// Starts a node that was killed or stopped, or one that runs once more, and waits for it, at most a
     /// minute. One that cannot serve before others are there (they know more, or it is a
     /// minority) is an error then, but keeps trying by itself, for some minutes.
     pub fn restart(&self, index: usize) -> Result<(), NodeError> {

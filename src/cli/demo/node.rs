@@ -48,6 +48,8 @@ pub struct NodeOptions {
     pub definitions: Option<String>,
     /// Further lines of `rabbitmq.conf`.
     pub config: Vec<String>,
+    /// The text of its `advanced.config`, for what `rabbitmq.conf` cannot say.
+    pub advanced: Option<String>,
     /// Its Erlang name, `<word>@localhost`; without it, one that no other node has.
     pub name: Option<String>,
     /// Its Erlang cookie, which the nodes of a cluster share; without it, one that nobody knows.

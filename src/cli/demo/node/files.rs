@@ -119,7 +119,8 @@ impl Files {
         }
         let write = |name: &str, text: &str| fs::write(self.folder.join(name), text);
         write("rabbitmq-env.conf", "")?;
-        write("advanced.config", "[].\n")?;
+        let advanced = options.advanced.as_deref().unwrap_or("[].\n");
+        write("advanced.config", advanced)?;
         write("rabbitmq.conf", &self.configuration(options))?;
         let plugins: Vec<_> = options.plugins.iter().map(|plugin| plugin.name()).collect();
         write("enabled_plugins", &format!("[{}].\n", plugins.join(",")))?;
