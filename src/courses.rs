@@ -1,10 +1,11 @@
 //! How each subscriber does: how many attempts it has under way, whether it is slow, and how its
 //! last attempts ended. Counted in this bridge alone.
 //!
-//! A subscriber is *slow* when three of its last eight attempts were late: not over within
-//! [`LATE`], or not begun within [`PATIENCE`] because as many were under way as there may be. A
-//! slow subscriber has few attempts under way, and its deliveries go through the slow lanes, where
-//! they hold up nobody who is quick. It is quick again after [`QUICK_AGAIN`] without a late attempt.
+//! A subscriber is *slow* when it holds up too much: when [`LATE_AT_ONCE`] of its attempts under way
+//! have taken longer than [`LATE`], or one did not begin within [`PATIENCE`] because as many were
+//! under way as there may be. A slow subscriber has few attempts under way, and its deliveries go
+//! through the slow lanes, where they hold up nobody who is quick. How it becomes quick again,
+//! [`pace`] says.
 
 use std::{
     collections::HashMap,
@@ -31,17 +32,17 @@ use crate::{
 
 mod pace;
 
-use pace::{Change, Recent};
+use pace::Pace;
 
 /// An attempt that takes longer than this is late.
 pub const LATE: Duration = Duration::from_secs(1);
 /// How long a delivery waits for its subscriber's turn before it goes to a slow lane, or to the end
 /// of the slow lane that it is in.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How long a slow subscriber must have been without a late attempt to be quick again.
-const QUICK_AGAIN: Duration = Duration::from_secs(10);
+/// So many late attempts under way make a subscriber slow.
+const LATE_AT_ONCE: usize = 16;
 /// Attempts that a slow subscriber may have under way.
-const FEW: usize = 4;
+const FEW: usize = 8;
 /// Attempts under way at one host, whoever's they are: many subscribers may share one.
 const HOST_LIMIT: usize = 256;
 
@@ -74,7 +75,9 @@ struct Host {
 }
 
 struct State {
-    recent: Recent,
+    pace: Pace,
+    /// Attempts under way that are late.
+    late: usize,
     /// As the subscriber asks.
     max_in_flight: usize,
     /// What it may have now: less while it is slow.
@@ -92,6 +95,9 @@ pub struct Permit {
     _own: OwnedSemaphorePermit,
     _host: Option<OwnedSemaphorePermit>,
 }
+
+/// An attempt that is late; it is over when this is dropped.
+pub struct Late<'a>(&'a Course);
 
 /// What is known of a subscriber in this bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,7 +146,8 @@ impl Courses {
             host: place(&subscriber.target).map(|address| self.host(address)),
             slow: AtomicBool::new(false),
             state: Mutex::new(State {
-                recent: Recent::default(),
+                pace: Pace::default(),
+                late: 0,
                 max_in_flight: subscriber.max_in_flight,
                 allowed: subscriber.max_in_flight,
                 surplus: 0,
@@ -217,12 +224,12 @@ impl Course {
     }
 
     /// Waits for the turn of one more attempt; `None` when that has taken too long. If it is the
-    /// subscriber's own attempts that it waited for, that counts as a late one.
+    /// subscriber's own attempts that it waited for, that makes it slow.
     pub async fn turn(&self) -> Option<Permit> {
         let until = Instant::now() + PATIENCE;
         let own = loop {
             let Some(permit) = acquired(&self.permits, until).await else {
-                self.late();
+                self.slow_down(&mut lock(&self.state));
                 return None;
             };
             let mut state = lock(&self.state);
@@ -242,26 +249,37 @@ impl Course {
         })
     }
 
-    /// An attempt is late, though perhaps not over.
-    pub fn late(&self) {
-        self.note(true);
+    /// An attempt under way is late.
+    pub fn late(&self) -> Late<'_> {
+        let mut state = lock(&self.state);
+        state.late += 1;
+        if state.late >= LATE_AT_ONCE {
+            self.slow_down(&mut state);
+        }
+        self.note(&mut state, true);
+        Late(self)
     }
 
     /// An attempt was over in good time, however it ended.
     pub fn quick(&self) {
-        self.note(false);
+        self.note(&mut lock(&self.state), false);
     }
 
-    fn note(&self, late: bool) {
-        let mut state = lock(&self.state);
-        let now = std::time::Instant::now();
-        let Some(change) = state.recent.note(late, now, QUICK_AGAIN) else {
-            return;
-        };
-        let slow = change == Change::Slow;
+    fn slow_down(&self, state: &mut State) {
+        if state.pace.slow_down(std::time::Instant::now()) {
+            self.changed(state, true);
+        }
+    }
+
+    fn note(&self, state: &mut State, late: bool) {
+        if state.pace.note(late, std::time::Instant::now()) {
+            self.changed(state, false);
+        }
+    }
+
+    fn changed(&self, state: &mut State, slow: bool) {
         self.slow.store(slow, Ordering::Relaxed);
         state.allow(slow, &self.permits);
-        drop(state);
         self.notices.pace(&self.id, slow);
     }
 
@@ -270,6 +288,12 @@ impl Course {
         let mut state = lock(&self.state);
         state.max_in_flight = max_in_flight;
         state.allow(self.slow(), &self.permits);
+    }
+}
+
+impl Drop for Late<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).late -= 1;
     }
 }
 

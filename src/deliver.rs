@@ -259,7 +259,7 @@ impl Deliver {
             course.quick();
             sent
         } else {
-            course.late();
+            let _late = course.late();
             sending.await
         };
         drop(in_flight);

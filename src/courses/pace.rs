@@ -2,50 +2,41 @@
 
 use std::time::{Duration, Instant};
 
-/// How many of the last eight attempts must have been late.
-const LATE_ONES: u32 = 3;
+/// A slow subscriber is quick again when at most this many of its last sixteen attempts were late,
+const FORGIVEN: u32 = 4;
+/// and it has been slow for so long.
+const LEAST: Duration = Duration::from_secs(10);
 
-/// How the last attempts of a subscriber went.
+/// Whether a subscriber is slow, and how its last attempts went since it is.
 #[derive(Debug, Default)]
-pub(super) struct Recent {
-    /// One bit for each of the last eight, the newest lowest; set for a late one.
-    late: u8,
-    slow: bool,
-    /// Since when, being slow, it has had none that was late.
-    quick_since: Option<Instant>,
+pub(super) struct Pace {
+    slow_since: Option<Instant>,
+    /// One bit for each of the last sixteen, the newest lowest; set for a late one.
+    late: u16,
 }
 
-/// What an attempt changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
-    /// The subscriber is slow from now on.
-    Slow,
-    /// It is no longer.
-    Quick,
-}
+impl Pace {
+    /// It holds up too much. Tells whether it was quick until now.
+    pub(super) fn slow_down(&mut self, now: Instant) -> bool {
+        let was_quick = self.slow_since.is_none();
+        if was_quick {
+            self.slow_since = Some(now);
+            self.late = u16::MAX;
+        }
+        was_quick
+    }
 
-impl Recent {
-    /// Notes one more attempt. A slow subscriber is quick again once it has been without a late
-    /// attempt for `quick_again`.
-    pub(super) fn note(
-        &mut self,
-        late: bool,
-        now: Instant,
-        quick_again: Duration,
-    ) -> Option<Change> {
-        self.late = self.late << 1 | u8::from(late);
-        if late {
-            self.quick_since = None;
+    /// Notes one more attempt. Tells whether the subscriber is quick again.
+    pub(super) fn note(&mut self, late: bool, now: Instant) -> bool {
+        let Some(since) = self.slow_since else {
+            return false;
+        };
+        self.late = self.late << 1 | u16::from(late);
+        let quick = self.late.count_ones() <= FORGIVEN && now.duration_since(since) >= LEAST;
+        if quick {
+            self.slow_since = None;
         }
-        if !self.slow {
-            self.slow = self.late.count_ones() >= LATE_ONES;
-            return self.slow.then_some(Change::Slow);
-        }
-        if late || now.duration_since(*self.quick_since.get_or_insert(now)) < quick_again {
-            return None;
-        }
-        *self = Self::default();
-        Some(Change::Quick)
+        quick
     }
 }
 
@@ -53,46 +44,33 @@ impl Recent {
 mod tests {
     use super::*;
 
-    const WHILE: Duration = Duration::from_secs(10);
-
     #[test]
-    fn three_late_ones_of_eight_are_slow() {
-        let now = Instant::now();
-        let mut recent = Recent::default();
-        for late in [true, false, false, true, false, false, false, false] {
-            assert_eq!(recent.note(late, now, WHILE), None);
+    fn who_is_slow_is_quick_again_after_a_while_with_few_late_ones() {
+        let began = Instant::now();
+        let mut pace = Pace::default();
+        assert!(!pace.note(true, began), "one late attempt is nothing");
+        assert!(pace.slow_down(began));
+        assert!(!pace.slow_down(began), "it is slow already");
+        let later = began + LEAST;
+        for number in 0..11 {
+            assert!(!pace.note(false, later), "{number}");
         }
-        // The first one is forgotten by now.
-        assert_eq!(recent.note(true, now, WHILE), None);
-        assert_eq!(recent.note(false, now, WHILE), None);
-        assert_eq!(recent.note(true, now, WHILE), Some(Change::Slow));
-        assert_eq!(recent.note(true, now, WHILE), None, "it is slow already");
+        assert!(!pace.note(false, began), "not yet");
+        assert!(pace.note(false, later));
+        assert!(!pace.note(false, later), "it is quick already");
+        assert!(pace.slow_down(later), "and may be slow again");
     }
 
     #[test]
-    fn slow_is_quick_again_after_a_while_without_a_late_one() {
-        let mut now = Instant::now();
-        let mut recent = Recent::default();
-        for _ in 0..3 {
-            recent.note(true, now, WHILE);
+    fn who_is_often_late_stays_slow() {
+        let began = Instant::now();
+        let mut pace = Pace::default();
+        pace.slow_down(began);
+        let later = began + LEAST * 100;
+        for number in 0..1_000 {
+            assert!(!pace.note(number % 3 == 0, later), "{number}");
         }
-        assert_eq!(recent.note(false, now, WHILE), None);
-        now += WHILE / 2;
-        assert_eq!(recent.note(true, now, WHILE), None);
-        now += WHILE;
-        assert_eq!(
-            recent.note(false, now, WHILE),
-            None,
-            "the while begins anew"
-        );
-        now += WHILE / 2;
-        assert_eq!(recent.note(false, now, WHILE), None);
-        now += WHILE / 2;
-        assert_eq!(recent.note(false, now, WHILE), Some(Change::Quick));
-        assert_eq!(
-            recent.note(true, now, WHILE),
-            None,
-            "nothing is held against it"
-        );
+        // One in five is late.
+        assert!((0..1_000).any(|number| pace.note(number % 5 == 0, later)));
     }
 }
