@@ -22,6 +22,7 @@ mod faults;
 mod harness;
 mod house;
 mod intake_acks;
+mod isolation;
 mod limits;
 mod outcomes_amqp;
 mod outcomes_http;

@@ -8,15 +8,15 @@ use std::{
 use jiff::Timestamp;
 use lapin::{
     BasicProperties,
-    types::{AMQPValue, FieldTable, ShortString},
+    types::{AMQPValue, ShortString},
 };
-use sha2::{Digest, Sha256};
 
 use crate::support::{
     broker::Vhost,
     client::{Client, Published},
     eventually::{SOON, eventually},
     http::{Answer, Receiver},
+    lane::{fast, hand_in, table, text},
     line::{
         KEY, Line, SOURCE, Setup, assert_dead_letter, event, everything, http, of, subscriber,
         webhook_id,
@@ -113,7 +113,7 @@ async fn a_dead_letter_has_these_headers_and_no_others() {
     assert_eq!(*properties.correlation_id(), None);
     assert_eq!(*properties.priority(), None);
     assert_eq!(dead.exchange, "hookbridge.dead");
-    assert_eq!(dead.routing_key, routing_key("fixit", 700));
+    assert_eq!(dead.routing_key, fast("fixit", 700));
     let arrivals = receiver.wait_for(2, SOON).await;
     for (arrival, attempt) in arrivals.iter().zip(["1", "2"]) {
         assert_eq!(arrival.body, dead.body, "byte for byte");
@@ -276,7 +276,7 @@ async fn what_is_no_delivery_is_kept_and_what_the_broker_must_move_is_not_lost()
         vhost.add_user(&vhost.name, [".*", &write, ".*"]);
     };
     forbid("retry");
-    hand_in(client, "no-retry", "fixit", 700, &[]).await;
+    hand_in(client, "no-retry", &fast("fixit", 700), &[]).await;
     let dead = &line.dead_letters(1).await[0];
     let header = |name: &str| dead.header(name);
     assert_eq!(header("hookbridge-reason").as_deref(), Some("http_status"));
@@ -286,11 +286,11 @@ async fn what_is_no_delivery_is_kept_and_what_the_broker_must_move_is_not_lost()
         None,
         "the broker says nothing"
     );
-    assert_eq!(dead.routing_key, routing_key("fixit", 700));
+    assert_eq!(dead.routing_key, fast("fixit", 700));
 
     // Nor to `dead`: the broker takes it all the way, and there are no reasons in it.
     forbid("retry|dead");
-    hand_in(client, "no-dead", "fixit", 700, &[]).await;
+    hand_in(client, "no-dead", &fast("fixit", 700), &[]).await;
     let dead = &line.dead_letters(1).await[0];
     let headers = dead.properties.headers().as_ref().unwrap().inner();
     assert!(!headers.contains_key("hookbridge-reason"), "{headers:?}");
@@ -302,7 +302,7 @@ async fn what_is_no_delivery_is_kept_and_what_the_broker_must_move_is_not_lost()
     // The wait queue is gone: what would have waited in it is in `lost`.
     forbid("nothing");
     vhost.delete_queue("hookbridge.retry.700");
-    hand_in(client, "no-wait", "fixit", 700, &[]).await;
+    hand_in(client, "no-wait", &fast("fixit", 700), &[]).await;
     let lost = &client.receive("hookbridge.lost", 1, SOON).await[0];
     let header = |name: &str| lost.header(name);
     assert_eq!(header("hookbridge-reason").as_deref(), Some("http_status"));
@@ -326,65 +326,12 @@ async fn what_is_no_delivery_is_kept_and_what_the_broker_must_move_is_not_lost()
     }
 }
 
-/// Puts a delivery of the example into the set `first`, as intake does, with headers that claim
-/// what only a lane may tell.
+/// Hands a delivery in with headers that claim what only a lane may tell.
 async fn hand_in_forged(client: &Client, event: &str, subscriber: &str, delay: u32) {
     let forged = [
         ("hookbridge-attempts", AMQPValue::LongLongInt(2)),
         ("hookbridge-reason", text("tls")),
         ("hookbridge-detail", text("forged")),
     ];
-    hand_in(client, event, subscriber, delay, &forged).await;
-}
-
-/// Puts a delivery of the example into the set `first`, as intake does, with these headers besides.
-async fn hand_in(
-    client: &Client,
-    event: &str,
-    subscriber: &str,
-    delay: u32,
-    more: &[(&str, AMQPValue)],
-) {
-    let webhook: serde_json::Value = serde_json::from_str(crate::support::line::WEBHOOK).unwrap();
-    let mut headers = vec![
-        ("webhook-type", text("StatusUpdate")),
-        ("hookbridge-subscriber", text(subscriber)),
-        (
-            "hookbridge-received-at",
-            AMQPValue::LongLongInt(Timestamp::now().as_millisecond()),
-        ),
-        ("hookbridge-replay", AMQPValue::LongLongInt(0)),
-    ];
-    headers.extend_from_slice(more);
-    let id = webhook_id("/order-hub", event, subscriber);
-    let properties = BasicProperties::default()
-        .with_message_id(id.into())
-        .with_headers(table(&headers));
-    let key = routing_key(subscriber, delay);
-    let body = webhook.to_string();
-    let published = client
-        .publish_with("hookbridge.first", &key, body.as_bytes(), properties)
-        .await;
-    assert_eq!(published, Published::Routed);
-}
-
-/// The routing key by the rule in the documentation, for a fast lane.
-fn routing_key(subscriber: &str, delay: u32) -> String {
-    let digest = Sha256::digest(subscriber);
-    let number = digest[..4]
-        .iter()
-        .fold(0_u32, |number, byte| number * 256 + u32::from(*byte));
-    format!("fast.{:02}.{delay}.{subscriber}", number % 8)
-}
-
-fn text(value: &str) -> AMQPValue {
-    AMQPValue::LongString(value.into())
-}
-
-fn table(entries: &[(&str, AMQPValue)]) -> FieldTable {
-    let mut table = FieldTable::default();
-    for (name, value) in entries {
-        table.insert((*name).into(), value.clone());
-    }
-    table
+    hand_in(client, event, &fast(subscriber, delay), &forged).await;
 }

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod eventually;
 pub mod faults;
 pub mod http;
+pub mod lane;
 pub mod line;
 pub mod management;
 pub mod program;
