@@ -1,11 +1,11 @@
 //! First half of the line: takes domain events in, makes the deliveries of each, and hands these on.
 //! An event is acknowledged only when every delivery made of it is confirmed by the broker.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -13,35 +13,39 @@ use crate::{
         connection::OPERATION_TIMEOUT,
         consumer::{Session, Settler},
         home::Home,
-        message::{Message, Received},
+        message::Message,
         publisher::{PublishError, Publisher},
         publishers::Publishers,
     },
     delivery::{
-        Attempt, Delivery, Outcome, Pace, addressed, webhook_id,
+        Attempt, Delivery, Outcome, addressed,
         wire::{Consumed, Lanes},
     },
-    event::{self, Envelope, Rejection},
-    outcomes::{AtOnce, AttemptAtOnce, Attempted, Outcomes},
-    settings::{SourceSettings, UnknownEvents},
-    subscriber::{AmqpTarget, Destination, LiveSubscribers, Subscriber, SubscriberId, Target},
+    outcomes::{AtOnce, AttemptAtOnce, Attempted, Outcomes, SessionOver},
+    settings::SourceSettings,
+    subscriber::{LiveSubscribers, SubscriberId},
     telemetry::{
-        metrics::{EventResult, Metrics, Transport},
+        metrics::{Metrics, Transport},
         notices::Notices,
     },
-    webhook::{self, EventType, Webhook},
 };
 
+mod gauge;
+mod plan;
 mod trouble;
 mod window;
 
+use gauge::{Gauge, Share};
+use plan::{Direct, Plan};
 pub use trouble::Trouble;
-use window::Window;
+use window::{Held, Window};
 
 /// Events dealt with together: a quarter of the usual prefetch, so that four batches overlap.
 const BATCH: usize = 256;
 /// The pause before the broker is asked again to take what it did not confirm.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Deliveries of one session that are not settled; intake takes no more while there are as many.
+const UNSETTLED: usize = 8_192;
 /// How long intake waits while half of what it may hold waits for attempts. Subscribers that are
 /// quick make room sooner; if there is none, what comes goes to the lanes.
 const ROOM: Duration = Duration::from_millis(100);
@@ -76,56 +80,39 @@ pub struct Intake {
     pub tasks: TaskTracker,
 }
 
-/// What is to be done for the events of one batch.
-#[derive(Default)]
-struct Plan {
-    /// For the bridge's own exchanges.
-    lanes: Vec<Message>,
-    /// For subscribers' queues on the home broker.
-    direct: HashMap<SubscriberId, Direct>,
-    /// Attempts to be made elsewhere, with the tags of their events.
-    at_once: Vec<(u64, Vec<AtOnce>)>,
-    /// The tags of the events that wait for none.
-    others: Vec<u64>,
-    /// What the events count as once all of it is confirmed.
-    results: Vec<(Option<EventType>, EventResult)>,
-}
-
-/// Deliveries handed straight to a subscriber's queue: the hand-off is their first attempt.
-struct Direct {
-    subscriber: Arc<Subscriber>,
-    target: AmqpTarget,
-    publisher: Publisher,
-    deliveries: Vec<Delivery>,
-}
-
 impl Intake {
     /// Takes events in for one session of the consumer.
     pub async fn work(self: Arc<Self>, mut session: Session) {
         let window = Arc::new(Window::new(session.settler()));
+        let (attempts, deliveries) = (Arc::new(Gauge::default()), Arc::new(Gauge::default()));
         while let Some(chunk) = session.next(BATCH).await {
-            let most = usize::from(session.prefetch()).div_ceil(2);
-            let room = window.room(most, ROOM).await;
             window.take(chunk.iter().map(|received| received.tag));
-            let plan = self.plan(&chunk, room, window.settler());
-            self.tasks.spawn(self.clone().see_to(plan, window.clone()));
+            let most = usize::from(session.prefetch()).div_ceil(2);
+            let mut rest = chunk.as_slice();
+            while !rest.is_empty() {
+                deliveries.below(UNSETTLED).await;
+                let room = timeout(ROOM, attempts.below(most)).await.is_ok();
+                let plan = self.plan(&mut rest, if room { most } else { 0 }, window.settler());
+                let shares = (deliveries.add(plan.deliveries), attempts.add(plan.attempts));
+                self.tasks
+                    .spawn(self.clone().see_to(plan, window.clone(), shares));
+            }
         }
     }
 
     /// Carries out what is planned, and has the events acknowledged as they are settled.
-    async fn see_to(self: Arc<Self>, mut plan: Plan, window: Arc<Window>) {
+    async fn see_to(self: Arc<Self>, mut plan: Plan, window: Arc<Window>, shares: (Share, Share)) {
+        let (_deliveries, mut attempts) = shares;
         let mut holding = Vec::with_capacity(plan.at_once.len());
-        for (tag, attempts) in plan.at_once.drain(..) {
-            let held = window.hold(tag, attempts.len());
-            for attempt in attempts {
+        for (tag, at_once) in plan.at_once.drain(..) {
+            let held = Arc::new(Held::new(tag, at_once.len()));
+            for attempt in at_once {
+                let one = attempts.split_one();
                 let (intake, window, held) = (self.clone(), window.clone(), held.clone());
                 self.tasks.spawn(async move {
-                    let Ok(message) = attempt.await else { return };
-                    let messages = message.into_iter().collect();
-                    if intake
-                        .publish_until_confirmed(messages, window.settler())
-                        .await
-                    {
+                    let done = intake.settle_one(attempt, window.settler()).await;
+                    drop(one);
+                    if done {
                         window.part_settled(&held).await;
                     }
                 });
@@ -141,109 +128,13 @@ impl Intake {
         }
     }
 
-    /// `room` is whether events may wait for attempts.
-    fn plan(&self, chunk: &[Received], room: bool, settler: &Settler) -> Plan {
-        let now = Timestamp::now();
-        let subscribers = self.subscribers.load();
-        let mut plan = Plan::default();
-        for received in chunk {
-            let mut at_once = Vec::new();
-            let decoded = event::decode(&received.body, self.source.max_event_bytes);
-            let (kind, result) = match decoded {
-                Ok(envelope) => match EventType::from_name(&envelope.event_type) {
-                    Some(kind) => (
-                        Some(kind),
-                        webhook::map(kind, &envelope).map(|made| Some((made, envelope))),
-                    ),
-                    None if self.source.unknown_events == UnknownEvents::Ignore => (None, Ok(None)),
-                    None => (None, Err(Rejection::unknown_type(&envelope.event_type))),
-                },
-                Err(rejection) => (None, Err(rejection)),
-            };
-            let result = match result {
-                Err(rejection) => {
-                    self.notices.rejected(&rejection);
-                    plan.lanes
-                        .push(self.lanes.rejected(received, &rejection, now));
-                    EventResult::Rejected
-                }
-                Ok(None) => EventResult::Ignored,
-                Ok(Some((made, envelope))) => {
-                    let traceparent = received
-                        .text("traceparent")
-                        .filter(|text| event::is_traceparent(text))
-                        .or(envelope.traceparent.as_deref());
-                    let mut matched = false;
-                    for subscriber in subscribers.matching(made.kind, &made.audience) {
-                        matched = true;
-                        let delivery = delivery(&made, &envelope, traceparent, subscriber, now);
-                        let attempt = self.address(&mut plan, subscriber, delivery, room, settler);
-                        at_once.extend(attempt);
-                    }
-                    if matched {
-                        EventResult::Accepted
-                    } else {
-                        EventResult::Unmatched
-                    }
-                }
-            };
-            plan.results.push((kind, result));
-            if at_once.is_empty() {
-                plan.others.push(received.tag);
-            } else {
-                plan.at_once.push((received.tag, at_once));
-            }
+    /// Sees an attempt through. Tells whether its delivery is settled; if not, the session is dead.
+    async fn settle_one(&self, attempt: AtOnce, settler: &Settler) -> bool {
+        match attempt.await {
+            Ok(None) => true,
+            Ok(Some(message)) => self.publish_until_confirmed(vec![message], settler).await,
+            Err(SessionOver) => false,
         }
-        plan
-    }
-
-    /// Straight to a queue on the home broker, unless that queue leaves publishes unconfirmed. At
-    /// once to an endpoint or a broker elsewhere, if the subscriber is quick and there is `room`.
-    /// Everything else goes to the lanes.
-    fn address(
-        &self,
-        plan: &mut Plan,
-        subscriber: &Arc<Subscriber>,
-        delivery: Delivery,
-        room: bool,
-        settler: &Settler,
-    ) -> Option<AtOnce> {
-        let course = self.outcomes.courses.of(subscriber);
-        let pace = if course.slow() {
-            Pace::Slow
-        } else {
-            Pace::Fast
-        };
-        match &subscriber.target {
-            Target::Amqp(
-                target @ AmqpTarget {
-                    broker: None,
-                    destination: Destination::Queue { .. },
-                },
-            ) => {
-                let publisher = self.home.get(&subscriber.id, addressed::declares(target));
-                if !publisher.stalled() {
-                    let direct = plan.direct.entry(subscriber.id.clone());
-                    let direct = direct.or_insert_with(|| Direct {
-                        subscriber: subscriber.clone(),
-                        target: target.clone(),
-                        publisher,
-                        deliveries: Vec::new(),
-                    });
-                    direct.deliveries.push(delivery);
-                    return None;
-                }
-            }
-            // A channel that a missing exchange closes must be the subscriber's own.
-            Target::Amqp(AmqpTarget { broker: None, .. }) => {}
-            Target::Http(_) | Target::Amqp(_) if room && pace == Pace::Fast => {
-                let (subscriber, settler) = (subscriber.clone(), settler.clone());
-                return Some((self.at_once)(subscriber, course, delivery, settler));
-            }
-            Target::Http(_) | Target::Amqp(_) => {}
-        }
-        plan.lanes.push(self.lanes.first(&delivery, pace));
-        None
     }
 
     /// Publishes everything, until all of it is confirmed or the session is dead and the broker
@@ -378,25 +269,5 @@ impl Intake {
             stuck.taken();
         }
         true
-    }
-}
-
-fn delivery(
-    made: &Webhook,
-    envelope: &Envelope<'_>,
-    traceparent: Option<&str>,
-    subscriber: &Subscriber,
-    now: Timestamp,
-) -> Delivery {
-    Delivery {
-        webhook_id: webhook_id(&envelope.source, &envelope.id, subscriber.id.as_str()),
-        kind: made.kind,
-        subscriber: subscriber.id.clone(),
-        payload: made.payload.clone(),
-        event_time: made.time,
-        received_at: now,
-        replay: 0,
-        case: made.audience.case.clone(),
-        traceparent: traceparent.map(str::to_owned),
     }
 }

@@ -48,8 +48,8 @@ async fn nobody_waits_for_an_endpoint_that_hangs_and_nothing_of_its_own_is_lost(
         receiver.arrivals_at("/hangs").len() <= 64 + 8,
         "no more are under way than may be"
     );
-    let lane = format!("hookbridge.first.slow.{:02}", slow_lane("hangs"));
-    let waits = async || line.client.depth(&lane).await.filter(|count| *count > 0);
+    let queue = format!("hookbridge.first.slow.{:02}", slow_lane("hangs"));
+    let waits = async || line.client.depth(&queue).await.filter(|count| *count > 0);
     eventually("the rest waits in the slow lane", SOON, waits).await;
 
     // Once it answers, it gets everything, and after a while it is quick again.
@@ -74,7 +74,7 @@ async fn who_shares_a_slow_lane_is_not_held_up_for_good() {
     let vhost = Vhost::new("isolation");
     let receiver = Receiver::start().await;
     receiver.answer("/hangs", Answer::Hang);
-    let other = (0..)
+    let other = (0..1_000)
         .map(|number| format!("other-{number}"))
         .find(|id| slow_lane(id) == slow_lane("hangs"))
         .unwrap();

@@ -3,13 +3,13 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, PoisonError,
+        Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use tokio::{sync::Notify, time::sleep};
+use tokio::time::sleep;
 
 use crate::broker::consumer::Settler;
 
@@ -24,9 +24,6 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(super) struct Window {
     settler: Settler,
     events: Mutex<Events>,
-    /// Events that wait for attempts.
-    held: AtomicUsize,
-    fewer: Notify,
 }
 
 /// An event that waits for attempts, besides what is published of it.
@@ -58,13 +55,21 @@ struct Acks {
     singly: Vec<u64>,
 }
 
+impl Held {
+    /// An event that waits for so many attempts.
+    pub(super) fn new(tag: u64, attempts: usize) -> Self {
+        Self {
+            tag,
+            unsettled: AtomicUsize::new(attempts + 1),
+        }
+    }
+}
+
 impl Window {
     pub(super) fn new(settler: Settler) -> Self {
         Self {
             settler,
             events: Mutex::default(),
-            held: AtomicUsize::new(0),
-            fewer: Notify::new(),
         }
     }
 
@@ -84,35 +89,9 @@ impl Window {
         }));
     }
 
-    /// Notes that an event waits for `attempts`, besides what is published of it.
-    pub(super) fn hold(&self, tag: u64, attempts: usize) -> Arc<Held> {
-        self.held.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Held {
-            tag,
-            unsettled: AtomicUsize::new(attempts + 1),
-        })
-    }
-
-    /// Waits until fewer than `limit` events wait for attempts, at most for `patience`. Tells whether
-    /// there are.
-    pub(super) async fn room(&self, limit: usize, patience: Duration) -> bool {
-        let fewer = async {
-            loop {
-                let less = self.fewer.notified();
-                if self.held.load(Ordering::Relaxed) < limit {
-                    return;
-                }
-                less.await;
-            }
-        };
-        tokio::time::timeout(patience, fewer).await.is_ok()
-    }
-
     /// One part of a held event is settled: an attempt, or all that was published.
     pub(super) async fn part_settled(&self, held: &Held) {
         if held.unsettled.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.held.fetch_sub(1, Ordering::Relaxed);
-            self.fewer.notify_one();
             self.settled([held.tag]).await;
         }
     }

@@ -1,0 +1,191 @@
+//! What is to be done for events that have come: decoded, mapped, matched and addressed. Nothing is
+//! done here.
+
+use std::{collections::HashMap, sync::Arc};
+
+use jiff::Timestamp;
+
+use super::Intake;
+use crate::{
+    broker::{
+        consumer::Settler,
+        message::{Message, Received},
+        publisher::Publisher,
+    },
+    delivery::{Delivery, Pace, addressed, webhook_id},
+    event::{self, Envelope, Rejection},
+    outcomes::AtOnce,
+    settings::UnknownEvents,
+    subscriber::{AmqpTarget, Destination, Subscriber, SubscriberId, Target},
+    telemetry::metrics::EventResult,
+    webhook::{self, EventType, Webhook},
+};
+
+/// Deliveries of one plan, but for the last event's: it may have many subscribers.
+const DELIVERIES: usize = 1_024;
+
+/// What is to be done for the events of one batch.
+#[derive(Default)]
+pub(super) struct Plan {
+    /// How many deliveries are made.
+    pub(super) deliveries: usize,
+    /// How many of them are attempted at once.
+    pub(super) attempts: usize,
+    /// For the bridge's own exchanges.
+    pub(super) lanes: Vec<Message>,
+    /// For subscribers' queues on the home broker.
+    pub(super) direct: HashMap<SubscriberId, Direct>,
+    /// Attempts to be made elsewhere, with the tags of their events.
+    pub(super) at_once: Vec<(u64, Vec<AtOnce>)>,
+    /// The tags of the events that wait for none.
+    pub(super) others: Vec<u64>,
+    /// What the events count as once all of it is confirmed.
+    pub(super) results: Vec<(Option<EventType>, EventResult)>,
+}
+
+/// Deliveries handed straight to a subscriber's queue: the hand-off is their first attempt.
+pub(super) struct Direct {
+    pub(super) subscriber: Arc<Subscriber>,
+    pub(super) target: AmqpTarget,
+    pub(super) publisher: Publisher,
+    pub(super) deliveries: Vec<Delivery>,
+}
+
+impl Intake {
+    /// Plans for as many of these events as go into one plan, and takes them off. About `attempts` may
+    /// be made at once.
+    pub(super) fn plan(
+        &self,
+        events: &mut &[Received],
+        attempts: usize,
+        settler: &Settler,
+    ) -> Plan {
+        let now = Timestamp::now();
+        let subscribers = self.subscribers.load();
+        let mut plan = Plan::default();
+        while let Some((received, rest)) = events.split_first()
+            && plan.deliveries < DELIVERIES
+        {
+            *events = rest;
+            let room = plan.attempts < attempts;
+            let mut at_once = Vec::new();
+            let decoded = event::decode(&received.body, self.source.max_event_bytes);
+            let (kind, result) = match decoded {
+                Ok(envelope) => match EventType::from_name(&envelope.event_type) {
+                    Some(kind) => (
+                        Some(kind),
+                        webhook::map(kind, &envelope).map(|made| Some((made, envelope))),
+                    ),
+                    None if self.source.unknown_events == UnknownEvents::Ignore => (None, Ok(None)),
+                    None => (None, Err(Rejection::unknown_type(&envelope.event_type))),
+                },
+                Err(rejection) => (None, Err(rejection)),
+            };
+            let result = match result {
+                Err(rejection) => {
+                    self.notices.rejected(&rejection);
+                    plan.lanes
+                        .push(self.lanes.rejected(received, &rejection, now));
+                    EventResult::Rejected
+                }
+                Ok(None) => EventResult::Ignored,
+                Ok(Some((made, envelope))) => {
+                    let traceparent = received
+                        .text("traceparent")
+                        .filter(|text| event::is_traceparent(text))
+                        .or(envelope.traceparent.as_deref());
+                    let mut matched = false;
+                    for subscriber in subscribers.matching(made.kind, &made.audience) {
+                        matched = true;
+                        plan.deliveries += 1;
+                        let delivery = delivery(&made, &envelope, traceparent, subscriber, now);
+                        let attempt = self.address(&mut plan, subscriber, delivery, room, settler);
+                        at_once.extend(attempt);
+                    }
+                    if matched {
+                        EventResult::Accepted
+                    } else {
+                        EventResult::Unmatched
+                    }
+                }
+            };
+            plan.results.push((kind, result));
+            if at_once.is_empty() {
+                plan.others.push(received.tag);
+            } else {
+                plan.attempts += at_once.len();
+                plan.at_once.push((received.tag, at_once));
+            }
+        }
+        plan
+    }
+
+    /// Straight to a queue on the home broker, unless that queue leaves publishes unconfirmed. At
+    /// once to an endpoint or a broker elsewhere, if the subscriber is quick and there is `room`.
+    /// Everything else goes to the lanes.
+    fn address(
+        &self,
+        plan: &mut Plan,
+        subscriber: &Arc<Subscriber>,
+        delivery: Delivery,
+        room: bool,
+        settler: &Settler,
+    ) -> Option<AtOnce> {
+        let course = self.outcomes.courses.of(subscriber);
+        let pace = if course.slow() {
+            Pace::Slow
+        } else {
+            Pace::Fast
+        };
+        match &subscriber.target {
+            Target::Amqp(
+                target @ AmqpTarget {
+                    broker: None,
+                    destination: Destination::Queue { .. },
+                },
+            ) => {
+                let publisher = self.home.get(&subscriber.id, addressed::declares(target));
+                if !publisher.stalled() {
+                    let direct = plan.direct.entry(subscriber.id.clone());
+                    let direct = direct.or_insert_with(|| Direct {
+                        subscriber: subscriber.clone(),
+                        target: target.clone(),
+                        publisher,
+                        deliveries: Vec::new(),
+                    });
+                    direct.deliveries.push(delivery);
+                    return None;
+                }
+            }
+            // A channel that a missing exchange closes must be the subscriber's own.
+            Target::Amqp(AmqpTarget { broker: None, .. }) => {}
+            Target::Http(_) | Target::Amqp(_) if room && pace == Pace::Fast => {
+                let (subscriber, settler) = (subscriber.clone(), settler.clone());
+                return Some((self.at_once)(subscriber, course, delivery, settler));
+            }
+            Target::Http(_) | Target::Amqp(_) => {}
+        }
+        plan.lanes.push(self.lanes.first(&delivery, pace));
+        None
+    }
+}
+
+fn delivery(
+    made: &Webhook,
+    envelope: &Envelope<'_>,
+    traceparent: Option<&str>,
+    subscriber: &Subscriber,
+    now: Timestamp,
+) -> Delivery {
+    Delivery {
+        webhook_id: webhook_id(&envelope.source, &envelope.id, subscriber.id.as_str()),
+        kind: made.kind,
+        subscriber: subscriber.id.clone(),
+        payload: made.payload.clone(),
+        event_time: made.time,
+        received_at: now,
+        replay: 0,
+        case: made.audience.case.clone(),
+        traceparent: traceparent.map(str::to_owned),
+    }
+}
