@@ -61,8 +61,9 @@ pub struct Course {
     id: SubscriberId,
     permits: Arc<Semaphore>,
     host: Option<Host>,
-    /// As [`State`] has it, for those who only look.
+    /// As [`State`] has them, for those who only look.
     slow: AtomicBool,
+    failing: AtomicBool,
     state: Mutex<State>,
     notices: Arc<Notices>,
 }
@@ -145,6 +146,7 @@ impl Courses {
             permits: Arc::new(Semaphore::new(subscriber.max_in_flight)),
             host: place(&subscriber.target).map(|address| self.host(address)),
             slow: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
             state: Mutex::new(State {
                 pace: Pace::default(),
                 late: 0,
@@ -176,6 +178,8 @@ impl Courses {
         let Some((_, course)) = lock(&self.all).get(id).cloned() else {
             return;
         };
+        let failed = matches!(outcome, Outcome::Failed(_));
+        course.failing.store(failed, Ordering::Relaxed);
         let mut state = lock(&course.state);
         match outcome {
             Outcome::Delivered => {
@@ -221,6 +225,12 @@ impl Course {
     /// Whether deliveries go through the slow lanes.
     pub fn slow(&self) -> bool {
         self.slow.load(Ordering::Relaxed)
+    }
+
+    /// Whether a first attempt may be made at once: the subscriber is quick, and its last attempt did
+    /// not fail. An event that waits for one that fails late comes again as a whole after a crash.
+    pub fn well(&self) -> bool {
+        !self.slow() && !self.failing.load(Ordering::Relaxed)
     }
 
     /// Waits for the turn of one more attempt; `None` when that has taken too long. If it is the

@@ -64,8 +64,9 @@ async fn nobody_waits_for_an_endpoint_that_hangs_and_nothing_of_its_own_is_lost(
     };
     eventually("it is quick again", SOON * 2, quick).await;
     line.stop().await;
-    let left = vhost.connect().await.depth("hookbridge.dead").await;
-    assert_eq!(left, Some(0));
+    // Those that it twice took longer over than it may.
+    let dead = vhost.connect().await.depth("hookbridge.dead").await;
+    assert!(dead.unwrap() < 64 + 8, "{dead:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

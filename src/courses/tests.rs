@@ -116,3 +116,22 @@ fn another_target_begins_anew() {
     courses.retain(|_| false);
     assert!(lock(&courses.hosts).is_empty());
 }
+
+#[test]
+fn who_fails_is_not_well_until_it_succeeds() {
+    let courses = courses();
+    let course = courses.of(&allowing(1));
+    assert!(course.well(), "nothing is known yet");
+    let failed = Outcome::Failed(Failure::new(crate::delivery::Reason::HttpStatus, "500"));
+    let id = SubscriberId::new("fixit");
+    for _ in 0..2 {
+        courses.ended(&id, &failed, Timestamp::now());
+        assert!(!course.well());
+    }
+    let status = courses.status(&id).unwrap();
+    assert_eq!(status.failures_in_a_row, 2);
+    assert_eq!(status.last_success, None);
+    courses.ended(&id, &Outcome::Delivered, Timestamp::now());
+    assert!(course.well());
+    assert_eq!(courses.status(&id).unwrap().failures_in_a_row, 0);
+}

@@ -121,7 +121,7 @@ impl Intake {
     }
 
     /// Straight to a queue on the home broker, unless that queue leaves publishes unconfirmed. At
-    /// once to an endpoint or a broker elsewhere, if the subscriber is quick and there is `room`.
+    /// once to an endpoint or a broker elsewhere, if the subscriber is well and there is `room`.
     /// Everything else goes to the lanes.
     fn address(
         &self,
@@ -159,7 +159,7 @@ impl Intake {
             }
             // A channel that a missing exchange closes must be the subscriber's own.
             Target::Amqp(AmqpTarget { broker: None, .. }) => {}
-            Target::Http(_) | Target::Amqp(_) if room && pace == Pace::Fast => {
+            Target::Http(_) | Target::Amqp(_) if room && course.well() => {
                 let (subscriber, settler) = (subscriber.clone(), settler.clone());
                 return Some((self.at_once)(subscriber, course, delivery, settler));
             }
