@@ -106,7 +106,10 @@ const LIBRARIES: [(&str, &[&str]); 9] = [
     ("lapin::", &["broker/", "deliver/amqp.rs"]),
     ("deadpool", &["broker/"]),
     ("reqwest::", &["deliver/http.rs", "deliver/http/"]),
-    ("prometheus::", &["telemetry/metrics.rs"]),
+    (
+        "prometheus::",
+        &["telemetry/metrics.rs", "telemetry/metrics/"],
+    ),
     ("axum::", &["admin.rs", "admin/"]),
     ("config::", &["settings/"]),
     ("sqlx::", &["store/"]),

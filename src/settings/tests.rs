@@ -301,9 +301,9 @@ fn mistakes_in_the_environment_name_the_variable() {
         ),
         (
             "HOOKBRIDGE__STORE__URL",
-            "postgres://u:p@h",
-            "none yet",
-            "`dead` queue",
+            "mysql://u:p@h",
+            "neither sqlite://",
+            "sqlite://hookbridge.db",
         ),
         (
             "HOOKBRIDGE__ADMIN__TOKEN",
