@@ -22,6 +22,7 @@ use crate::{
     },
     lack::Shortage,
     outcomes::{Attempted, Outcomes, SessionOver},
+    registry::Registry,
     subscriber::{LiveSubscribers, Subscriber, Target},
     telemetry::{
         metrics::{Metrics, Transport},
@@ -55,6 +56,8 @@ pub struct Deliver {
     pub broker: Arc<Home>,
     /// Where deliveries go.
     pub subscribers: LiveSubscribers,
+    /// Asks the store for a subscriber that is not among these.
+    pub registry: Registry,
     /// Attempts over HTTP.
     pub http: HttpSender,
     /// Attempts over AMQP.
@@ -196,7 +199,7 @@ impl Deliver {
         let waits_until = Instant::now() + LONGEST_WAIT;
         let mut pause = PAUSE;
         loop {
-            let Some(subscriber) = self.subscriber(delivery) else {
+            let Some(subscriber) = self.registry.find(&delivery.subscriber).await else {
                 return not_made(
                     Reason::SubscriberRemoved,
                     "no subscriber has this id",
@@ -282,12 +285,6 @@ impl Deliver {
         let subscribers = self.subscribers.load();
         let now = subscribers.get(subscriber.id.as_str());
         now.is_some_and(|now| Arc::ptr_eq(now, subscriber))
-    }
-
-    /// The subscriber as it is now.
-    fn subscriber(&self, delivery: &Delivery) -> Option<Arc<Subscriber>> {
-        let subscribers = self.subscribers.load();
-        subscribers.get(delivery.subscriber.as_str()).cloned()
     }
 
     async fn send(

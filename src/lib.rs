@@ -5,6 +5,7 @@
 //! [`intake`] → [`broker`] → [`deliver`], built and stopped by [`bridge`].
 
 pub mod admin;
+pub mod archive;
 pub mod bridge;
 pub mod broker;
 pub mod cli;
@@ -15,7 +16,10 @@ pub mod event;
 pub mod intake;
 pub mod lack;
 pub mod outcomes;
+pub mod registry;
+pub mod replay;
 pub mod settings;
+pub mod store;
 pub mod subscriber;
 pub mod telemetry;
 pub mod webhook;

@@ -271,7 +271,8 @@ impl<'p> Values<'p> {
         })
     }
 
-    fn directory(&self) -> PathBuf {
+    /// The directory of the settings file, which relative paths start from.
+    pub(super) fn directory(&self) -> PathBuf {
         self.file.parent().unwrap_or(Path::new("")).to_owned()
     }
 }

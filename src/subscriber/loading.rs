@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::settings::{Mistake, Mistakes, Place, Settings, document::Document};
 
-use super::{Interest, Subscriber, SubscriberId, SubscriberSet, Target};
+use super::{Interest, Origin, Subscriber, SubscriberId, SubscriberSet, Target};
 
 mod entry;
 mod secrets;
@@ -255,10 +255,7 @@ fn shared_urls(subscribers: &[Subscriber]) -> Vec<Mistake> {
         let first = *first_with.entry(target.url.as_str()).or_insert(subscriber);
         if self::cases(first) != Some(cases) {
             warnings.push(Mistake {
-                place: Place::File {
-                    path: subscriber.origin.file.clone(),
-                    line: Some(subscriber.origin.line),
-                },
+                place: place_of(subscriber),
                 what: format!(
                     "\"{}\" and \"{}\" ({}) have different cases and the same URL",
                     subscriber.id, first.id, first.origin
@@ -268,6 +265,16 @@ fn shared_urls(subscribers: &[Subscriber]) -> Vec<Mistake> {
         }
     }
     warnings
+}
+
+fn place_of(subscriber: &Subscriber) -> Place {
+    match &subscriber.origin {
+        Origin::File { file, line } => Place::File {
+            path: file.to_path_buf(),
+            line: Some(*line),
+        },
+        Origin::Store { .. } => whole(Path::new("")),
+    }
 }
 
 fn cases(subscriber: &Subscriber) -> Option<&BTreeSet<String>> {

@@ -20,6 +20,10 @@ use crate::{
     webhook::{EventType, WebhookType},
 };
 
+mod store;
+
+pub use store::StoreMetrics;
+
 /// From 1 ms to a minute.
 const BUCKETS: [f64; 15] = [
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0,
@@ -88,6 +92,8 @@ pub struct Metrics {
     broker_reconnects: IntCounter,
     tasks: IntGauge,
     slow: IntGauge,
+    /// What is told of the store.
+    pub store: StoreMetrics,
     failing: Mutex<HashMap<SubscriberId, u64>>,
 }
 
@@ -106,11 +112,6 @@ impl Metrics {
             let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
             registered(&registry, HistogramVec::new(options, &["transport"]))
         };
-        // Stays 0 in this version, which has no store: dead letters are in the queue `dead`.
-        gauge(
-            "hookbridge_dead_letters",
-            "Dead letters held in the store and not yet replayed.",
-        )?;
         let version = Opts::new(
             "hookbridge_build_info",
             "Always 1; the version is in the label.",
@@ -180,6 +181,7 @@ impl Metrics {
                 "hookbridge_slow_subscribers",
                 "Subscribers whose deliveries go through the slow lanes.",
             )?,
+            store: StoreMetrics::new(&registry)?,
             failing: Mutex::default(),
             registry: registry.clone(),
         };

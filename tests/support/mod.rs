@@ -11,6 +11,7 @@ pub mod http;
 pub mod lane;
 pub mod line;
 pub mod management;
+pub mod postgres;
 pub mod program;
 pub mod proxy;
 pub mod raw;

@@ -58,8 +58,8 @@ pub(super) fn read(table: &Table<'_>, rules: &Rules, variable: Variable<'_>) -> 
     let max_in_flight = table.count("max_in_flight", MOST_IN_FLIGHT);
     let target = target(table, rules, variable);
     let place = table.place("id");
-    let origin = Origin {
-        file: table.document().path().to_owned(),
+    let origin = Origin::File {
+        file: table.document().path().into(),
         line: table.line(),
     };
     let subscriber = || {
