@@ -63,7 +63,7 @@ pub struct Course {
     host: Option<Host>,
     /// As [`State`] has them, for those who only look.
     slow: AtomicBool,
-    failing: AtomicBool,
+    delivered: AtomicBool,
     state: Mutex<State>,
     notices: Arc<Notices>,
 }
@@ -146,7 +146,7 @@ impl Courses {
             permits: Arc::new(Semaphore::new(subscriber.max_in_flight)),
             host: place(&subscriber.target).map(|address| self.host(address)),
             slow: AtomicBool::new(false),
-            failing: AtomicBool::new(false),
+            delivered: AtomicBool::new(false),
             state: Mutex::new(State {
                 pace: Pace::default(),
                 late: 0,
@@ -178,8 +178,8 @@ impl Courses {
         let Some((_, course)) = lock(&self.all).get(id).cloned() else {
             return;
         };
-        let failed = matches!(outcome, Outcome::Failed(_));
-        course.failing.store(failed, Ordering::Relaxed);
+        let delivered = matches!(outcome, Outcome::Delivered);
+        course.delivered.store(delivered, Ordering::Relaxed);
         let mut state = lock(&course.state);
         match outcome {
             Outcome::Delivered => {
@@ -227,10 +227,10 @@ impl Course {
         self.slow.load(Ordering::Relaxed)
     }
 
-    /// Whether a first attempt may be made at once: the subscriber is quick, and its last attempt did
-    /// not fail. An event that waits for one that fails late comes again as a whole after a crash.
+    /// Whether a first attempt may be made at once: the subscriber is quick, and its last attempt
+    /// delivered. An event that waits for one that fails late comes again as a whole after a crash.
     pub fn well(&self) -> bool {
-        !self.slow() && !self.failing.load(Ordering::Relaxed)
+        !self.slow() && self.delivered.load(Ordering::Relaxed)
     }
 
     /// Waits for the turn of one more attempt; `None` when that has taken too long. If it is the
