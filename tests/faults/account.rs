@@ -27,6 +27,8 @@ pub struct Terms {
     pub seed: u64,
     pub retry_delay: Duration,
     pub timeout: Duration,
+    /// What a retry may be late by without a fault.
+    pub late: Duration,
     /// Those whom a fault hurts besides their own plan: they may get less than their fate.
     pub hurt: Vec<Who>,
 }
@@ -47,9 +49,6 @@ impl Terms {
 
 /// A clock that counts milliseconds, and a broker that does, may differ by this.
 const ROUNDING: Duration = Duration::from_millis(20);
-/// What a retry may be late by without a fault: a wait queue expires at its head, and the lane has
-/// others in it.
-const LATE: Duration = Duration::from_secs(3);
 /// How long before an interruption an attempt may have arrived and still be in flight, beyond its
 /// timeout.
 const UNSETTLED: Duration = Duration::from_secs(2);
@@ -216,7 +215,7 @@ impl Account {
         let disturbed = windows
             .iter()
             .any(|window| last.at <= window.to && second.at >= window.from);
-        if waited <= terms.retry_delay + terms.timeout + LATE {
+        if waited <= terms.retry_delay + terms.timeout + terms.late {
             return;
         }
         if disturbed {

@@ -10,6 +10,7 @@ const TERMS: Terms = Terms {
     seed: 0,
     retry_delay: Duration::from_secs(2),
     timeout: Duration::from_secs(1),
+    late: Duration::from_secs(3),
     hurt: Vec::new(),
 };
 

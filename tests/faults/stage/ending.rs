@@ -133,6 +133,7 @@ impl Stage {
             seed: self.seed,
             retry_delay: self.options.retry_delay,
             timeout: self.options.timeout,
+            late: self.options.late,
             hurt: self.options.hurt.clone(),
         };
         let account = Account::of(&self.ledger.book(), &terms, &self.windows.borrow());
