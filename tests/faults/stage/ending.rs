@@ -9,6 +9,7 @@ use super::{SHUTDOWN, Stage};
 use crate::{
     faults::{
         account::{Account, Terms},
+        cast::Who,
         process::{Process, Remains},
         report::Report,
     },
@@ -23,6 +24,10 @@ use crate::{
 const ANSWER: Duration = Duration::from_secs(5);
 /// The queues in which a delivery has come to its end.
 const ENDS: [&str; 3] = ["dead", "rejected", "lost"];
+
+/// What a bridge says of a subscriber whose deliveries wait their turn from then on, and no longer.
+const GETS_SLOW: &str = "answers late, or is sent more than it takes";
+const GETS_QUICK: &str = "is quick again";
 
 impl Stage {
     /// Notes what has come to its end so far. The home broker must be there.
@@ -129,7 +134,12 @@ impl Stage {
     }
 
     fn report(self) -> Report {
+        let remains = self.remains.take();
         let terms = Terms {
+            slow: remains
+                .iter()
+                .flat_map(|bridge| slow(&bridge.log))
+                .collect(),
             seed: self.seed,
             retry_delay: self.options.retry_delay,
             timeout: self.options.timeout,
@@ -147,7 +157,7 @@ impl Stage {
             account,
             interruptions: self.windows.take().len(),
             recoveries: self.recoveries.take(),
-            log: log(self.remains.take()),
+            log: log(remains),
             notes: self.remarks.take(),
             wrong,
             delays_promised: true,
@@ -160,6 +170,28 @@ fn log(remains: Vec<Remains>) -> Vec<Line> {
         .into_iter()
         .flat_map(|remains| remains.log)
         .collect()
+}
+
+/// When a bridge called a subscriber slow, from its log.
+fn slow(log: &[Line]) -> Vec<(Who, Instant, Instant)> {
+    let mut times: Vec<(Who, Instant, Instant)> = Vec::new();
+    let end = log.iter().map(|line| line.at).max();
+    for line in log {
+        let about = |who: &Who| line.text.contains(&format!("subscriber=\"{who}\""));
+        let Some(who) = Who::ALL.into_iter().find(about) else {
+            continue;
+        };
+        if line.text.contains(GETS_SLOW) {
+            times.extend(end.map(|end| (who, line.at, end)));
+        } else if line.text.contains(GETS_QUICK) {
+            for (slow, _, to) in &mut times {
+                if *slow == who && *to > line.at {
+                    *to = line.at;
+                }
+            }
+        }
+    }
+    times
 }
 
 fn id_of(message: &Message) -> String {
