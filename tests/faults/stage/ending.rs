@@ -25,6 +25,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// The queues in which a delivery has come to its end.
 const ENDS: [&str; 3] = ["dead", "rejected", "lost"];
 
+/// How many remarks there may be before what is in `lost` is told only as a number.
+const REMARKS: usize = 6;
 /// What a bridge says of a subscriber whose deliveries wait their turn from then on, and no longer.
 const GETS_SLOW: &str = "answers late, or is sent more than it takes";
 const GETS_QUICK: &str = "is quick again";
@@ -116,6 +118,15 @@ impl Stage {
         };
         client.take("hookbridge.dead", ANSWER, dead).await;
         let lost = |message: &Message| {
+            let Message {
+                exchange,
+                routing_key,
+                ..
+            } = message;
+            if self.remarks.borrow().len() < REMARKS {
+                let said = message.said();
+                self.remark(format!("in `lost`, from {exchange} {routing_key}: {said}"));
+            }
             if message.header("hookbridge-subscriber").is_some() {
                 self.ledger.lost(&id_of(message));
             } else {
