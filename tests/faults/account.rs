@@ -27,6 +27,10 @@ pub struct Terms {
     pub seed: u64,
     pub retry_delay: Duration,
     pub timeout: Duration,
+    /// What a retry may be late by without a fault.
+    pub late: Duration,
+    /// When a bridge said of a subscriber that it is slow: its deliveries wait their turn then.
+    pub slow: Vec<(Who, Instant, Instant)>,
     /// Those whom a fault hurts besides their own plan: they may get less than their fate.
     pub hurt: Vec<Who>,
 }
@@ -47,9 +51,6 @@ impl Terms {
 
 /// A clock that counts milliseconds, and a broker that does, may differ by this.
 const ROUNDING: Duration = Duration::from_millis(20);
-/// What a retry may be late by without a fault: a wait queue expires at its head, and the lane has
-/// others in it.
-const LATE: Duration = Duration::from_secs(3);
 /// How long before an interruption an attempt may have arrived and still be in flight, beyond its
 /// timeout.
 const UNSETTLED: Duration = Duration::from_secs(2);
@@ -73,7 +74,8 @@ pub struct Account {
     pub unexplained: usize,
     pub early: usize,
     pub late: usize,
-    /// How late the retries came that a fault held up, where that was longer than a retry may take.
+    /// How late the retries came that a fault or their slow subscriber held up, where that was longer
+    /// than a retry may take.
     pub held_up: Vec<Duration>,
     /// Delivered or dead otherwise than the plan of the run says.
     pub misled: usize,
@@ -216,10 +218,14 @@ impl Account {
         let disturbed = windows
             .iter()
             .any(|window| last.at <= window.to && second.at >= window.from);
-        if waited <= terms.retry_delay + terms.timeout + LATE {
+        let slow = terms
+            .slow
+            .iter()
+            .any(|(who, from, to)| *who == pair.who && last.at <= *to && second.at >= *from);
+        if waited <= terms.retry_delay + terms.timeout + terms.late {
             return;
         }
-        if disturbed {
+        if disturbed || slow {
             self.held_up.push(waited);
         } else {
             self.late += 1;

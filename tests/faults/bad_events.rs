@@ -94,6 +94,8 @@ impl Owed {
 
 async fn among_the_good(name: &'static str, count: usize) {
     let options = Options {
+        // Retries wait for the large ones, too, as everything else does there.
+        late: RECOVERY,
         settings: vec![("source.unknown_events", "reject".into())],
         ..Options::new(name)
     };

@@ -109,10 +109,7 @@ impl Report {
         );
         if let Some(most) = self.account.held_up.iter().max() {
             let count = self.account.held_up.len();
-            let _ = writeln!(
-                text,
-                "  {count} retries held up by a fault, up to {most:.0?}"
-            );
+            let _ = writeln!(text, "  {count} retries held up, up to {most:.0?}");
         }
         for note in &self.notes {
             let _ = writeln!(text, "  {note}");

@@ -47,6 +47,9 @@ pub struct Options {
     pub rate: u32,
     pub retry_delay: Duration,
     pub timeout: Duration,
+    /// What a retry may be late by without a fault: a wait queue expires at its head, and the lane has
+    /// others in it.
+    pub late: Duration,
     /// How long nothing may move at the end, while something is on its way.
     pub patience: Duration,
     /// The subscribers that the faults hurt besides their own plan.
@@ -64,6 +67,7 @@ impl Options {
             rate: 40,
             retry_delay: Duration::from_secs(2),
             timeout: Duration::from_secs(2),
+            late: Duration::from_secs(3),
             patience: SETTLE,
             hurt: Vec::new(),
             guests: Vec::new(),

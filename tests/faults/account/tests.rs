@@ -10,6 +10,8 @@ const TERMS: Terms = Terms {
     seed: 0,
     retry_delay: Duration::from_secs(2),
     timeout: Duration::from_secs(1),
+    late: Duration::from_secs(3),
+    slow: Vec::new(),
     hurt: Vec::new(),
 };
 
@@ -204,6 +206,28 @@ fn a_retry_that_is_long_overdue_is_seen_unless_something_was_interrupted() {
     };
     let held_up = account(&ledger, &[window]);
     assert_eq!((held_up.late, held_up.held_up.len()), (0, 1));
+}
+
+#[test]
+fn a_retry_may_wait_its_turn_while_its_own_subscriber_is_slow() {
+    let (ledger, now) = book();
+    let late = now + Duration::from_secs(30);
+    for (attempt, at) in [(1, now), (2, late)] {
+        let mut book = ledger.book();
+        let pair = book.pairs.get_mut(&id(Who::HttpMoody)).unwrap();
+        pair.arrivals.push(Arrival { attempt, at });
+    }
+    let with = |who, from: Instant| {
+        let terms = Terms {
+            slow: vec![(who, from, from + Duration::from_secs(10))],
+            hurt: vec![Who::HttpMoody],
+            ..TERMS
+        };
+        Account::of(&ledger.book(), &terms, &[]).late
+    };
+    assert_eq!(with(Who::HttpMoody, now), 0);
+    assert_eq!(with(Who::HttpWell, now), 1);
+    assert_eq!(with(Who::HttpMoody, late + Duration::from_secs(1)), 1);
 }
 
 #[test]

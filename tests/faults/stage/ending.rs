@@ -9,6 +9,7 @@ use super::{SHUTDOWN, Stage};
 use crate::{
     faults::{
         account::{Account, Terms},
+        cast::Who,
         process::{Process, Remains},
         report::Report,
     },
@@ -23,6 +24,12 @@ use crate::{
 const ANSWER: Duration = Duration::from_secs(5);
 /// The queues in which a delivery has come to its end.
 const ENDS: [&str; 3] = ["dead", "rejected", "lost"];
+
+/// How many remarks there may be before what is in `lost` is told only as a number.
+const REMARKS: usize = 6;
+/// What a bridge says of a subscriber whose deliveries wait their turn from then on, and no longer.
+const GETS_SLOW: &str = "answers late, or is sent more than it takes";
+const GETS_QUICK: &str = "is quick again";
 
 impl Stage {
     /// Notes what has come to its end so far. The home broker must be there.
@@ -111,6 +118,15 @@ impl Stage {
         };
         client.take("hookbridge.dead", ANSWER, dead).await;
         let lost = |message: &Message| {
+            let Message {
+                exchange,
+                routing_key,
+                ..
+            } = message;
+            if self.remarks.borrow().len() < REMARKS {
+                let said = message.said();
+                self.remark(format!("in `lost`, from {exchange} {routing_key}: {said}"));
+            }
             if message.header("hookbridge-subscriber").is_some() {
                 self.ledger.lost(&id_of(message));
             } else {
@@ -129,10 +145,16 @@ impl Stage {
     }
 
     fn report(self) -> Report {
+        let remains = self.remains.take();
         let terms = Terms {
+            slow: remains
+                .iter()
+                .flat_map(|bridge| slow(&bridge.log))
+                .collect(),
             seed: self.seed,
             retry_delay: self.options.retry_delay,
             timeout: self.options.timeout,
+            late: self.options.late,
             hurt: self.options.hurt.clone(),
         };
         let account = Account::of(&self.ledger.book(), &terms, &self.windows.borrow());
@@ -146,7 +168,7 @@ impl Stage {
             account,
             interruptions: self.windows.take().len(),
             recoveries: self.recoveries.take(),
-            log: log(self.remains.take()),
+            log: log(remains),
             notes: self.remarks.take(),
             wrong,
             delays_promised: true,
@@ -159,6 +181,28 @@ fn log(remains: Vec<Remains>) -> Vec<Line> {
         .into_iter()
         .flat_map(|remains| remains.log)
         .collect()
+}
+
+/// When a bridge called a subscriber slow, from its log.
+fn slow(log: &[Line]) -> Vec<(Who, Instant, Instant)> {
+    let mut times: Vec<(Who, Instant, Instant)> = Vec::new();
+    let end = log.iter().map(|line| line.at).max();
+    for line in log {
+        let about = |who: &Who| line.text.contains(&format!("subscriber=\"{who}\""));
+        let Some(who) = Who::ALL.into_iter().find(about) else {
+            continue;
+        };
+        if line.text.contains(GETS_SLOW) {
+            times.extend(end.map(|end| (who, line.at, end)));
+        } else if line.text.contains(GETS_QUICK) {
+            for (slow, _, to) in &mut times {
+                if *slow == who && *to > line.at {
+                    *to = line.at;
+                }
+            }
+        }
+    }
+    times
 }
 
 fn id_of(message: &Message) -> String {
