@@ -4,6 +4,7 @@ use std::{
     fmt::Write,
     fs,
     process::Command,
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::{ground::Ground, process::Process};
 
+static STARTED: AtomicU32 = AtomicU32::new(0);
 /// How long a start may take on a machine that is busy.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -138,8 +140,10 @@ impl Setup {
         let listener = free_listener().expect("a port");
         let port = listener.local_addr().expect("a port").port();
         drop(listener);
+        // Two that run side by side have logs of their own.
+        let name = format!("bridge-{}", STARTED.fetch_add(1, Ordering::Relaxed) % 4);
         Bridge {
-            process: Process::start("bridge", &mut self.command("run", port)),
+            process: Process::start(&name, &mut self.command("run", port)),
             port,
         }
     }

@@ -15,39 +15,35 @@ pub(crate) fn write(
     node: &PrivateNode,
     took: Duration,
 ) -> Vec<(&'static str, String)> {
-    let mut page = format!(
-        "# Benchmarks\n\n\
-         <!-- Written by `make bench`: change the benchmark, not this file. -->\n\n\
+    let about = format!(
+        "<!-- Written by `make bench`: change the benchmark, not this file. -->\n\n\
          Every figure is from one run of `make bench`, which took {} minutes, on {}. The machine is shared by \
          the broker, the bridge or its peer, the publisher and the receiver. Sides take turns, and what is \
          shown are medians. Events are 500 bytes, messages persistent, queues quorum queues, and everything \
-         is confirmed.\n\n",
+         is confirmed.",
         took.as_secs().div_ceil(60),
         machine::machine(),
     );
-    page += &report::table(&report.rows);
-    page += "\n\n";
-    if !report.throughput.is_empty() {
-        page += &format!("![Throughput]({THROUGHPUT})\n\n");
-    }
-    if !report.latency.is_empty() {
-        page += &format!("![Latency]({LATENCY})\n\n");
-    }
-    page += "## How it is measured\n\n";
-    page += include_str!("method.md");
-    for note in &report.notes {
-        page += &format!("- {note}\n");
-    }
-    page += "\n## Versions\n\n";
-    for version in machine::versions(node) {
-        page += &format!("- {version}\n");
-    }
+    let mut sections = vec![
+        "# Benchmarks".to_owned(),
+        about,
+        report::table(&report.rows),
+    ];
+    let plots = [
+        ("Throughput", THROUGHPUT, &report.throughput),
+        ("Latency", LATENCY, &report.latency),
+    ];
+    let shown = plots.iter().filter(|(_, _, groups)| !groups.is_empty());
+    sections.extend(shown.map(|(name, file, _)| format!("![{name}]({file})")));
+    sections.push("## How it is measured".to_owned());
+    sections.push(include_str!("method.md").to_owned() + &list(&report.notes));
+    sections.push("## Versions".to_owned());
+    sections.push(list(&machine::versions(node)));
     if !report.missing.is_empty() {
-        page += "\n## Not measured\n\n";
-        for missing in &report.missing {
-            page += &format!("- {missing}\n");
-        }
+        sections.push("## Not measured".to_owned());
+        sections.push(list(&report.missing));
     }
+    let page = sections.join("\n\n") + "\n";
     vec![
         ("benchmarks.md", page),
         (
@@ -62,4 +58,9 @@ pub(crate) fn write(
             ),
         ),
     ]
+}
+
+fn list(items: &[String]) -> String {
+    let items: Vec<_> = items.iter().map(|item| format!("- {item}")).collect();
+    items.join("\n")
 }

@@ -12,10 +12,16 @@ use crate::{
     report::{Must, Report, Row, Unit, thousands},
 };
 
+mod brokers;
 mod ceiling;
 mod fan_out;
 mod http;
+mod isolation;
+mod lane;
+mod latency;
+mod pair;
 mod queue;
+mod retry;
 
 /// A part of the benchmark, in the order in which they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,16 +36,34 @@ pub(crate) enum Part {
     FanOutHttp,
     /// Events to ten queues on the home broker.
     FanOutQueue,
+    /// The retry path.
+    Retry,
+    /// How long a delivery takes at a moderate rate.
+    Latency,
+    /// Two bridges.
+    Pair,
+    /// Many subscribers' brokers.
+    Brokers,
+    /// Healthy subscribers beside bad ones.
+    Isolation,
+    /// Two slow subscribers in one slow lane.
+    Lane,
 }
 
 impl Part {
     /// All of them.
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Ceiling,
         Self::Http,
         Self::Queue,
         Self::FanOutHttp,
         Self::FanOutQueue,
+        Self::Retry,
+        Self::Latency,
+        Self::Pair,
+        Self::Brokers,
+        Self::Isolation,
+        Self::Lane,
     ];
 
     /// Its name, which is its virtual host's, too.
@@ -50,6 +74,12 @@ impl Part {
             Self::Queue => "queue",
             Self::FanOutHttp => "fan-out-http",
             Self::FanOutQueue => "fan-out-queue",
+            Self::Retry => "retry",
+            Self::Latency => "latency",
+            Self::Pair => "two-bridges",
+            Self::Brokers => "outside-brokers",
+            Self::Isolation => "isolation",
+            Self::Lane => "slow-lane",
         }
     }
 
@@ -61,6 +91,12 @@ impl Part {
             Self::Queue => queue::run(bench).await,
             Self::FanOutHttp => fan_out::http(bench).await,
             Self::FanOutQueue => fan_out::queue(bench).await,
+            Self::Retry => retry::run(bench).await,
+            Self::Latency => latency::run(bench).await,
+            Self::Pair => pair::run(bench).await,
+            Self::Brokers => brokers::run(bench).await,
+            Self::Isolation => isolation::run(bench).await,
+            Self::Lane => lane::run(bench).await,
         }
     }
 }

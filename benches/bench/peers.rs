@@ -131,29 +131,23 @@ pub(crate) fn versions(side: Side) -> Option<String> {
         .trim()
         .trim_start_matches(['v', 'P', 'y', 't', 'h', 'o', 'n', ' ']);
     let lock = fs::read_to_string(folder(language).join(language.lock)).ok()?;
-    Some(match side {
-        Side::Node => {
-            let lock: Value = serde_json::from_str(&lock).ok()?;
-            let of = |name: &str| {
-                let version = &lock["packages"][format!("node_modules/{name}")]["version"];
-                version.as_str().unwrap_or("?").to_owned()
-            };
-            format!(
-                "Node {version} (amqplib {}, undici {})",
-                of("amqplib"),
-                of("undici")
-            )
-        }
-        _ => {
-            let of = |name: &str| {
-                let line = lock.lines().find_map(|line| line.strip_prefix(name));
-                line.unwrap_or("?").trim_start_matches("==").to_owned()
-            };
-            format!(
-                "Python {version} (aio-pika {}, aiohttp {})",
-                of("aio-pika"),
-                of("aiohttp")
-            )
-        }
-    })
+    if side == Side::Node {
+        let lock: Value = serde_json::from_str(&lock).ok()?;
+        let of = |name: &str| {
+            let version = &lock["packages"][format!("node_modules/{name}")]["version"];
+            version.as_str().unwrap_or("?").to_owned()
+        };
+        let (amqplib, undici) = (of("amqplib"), of("undici"));
+        return Some(format!(
+            "Node {version} (amqplib {amqplib}, undici {undici})"
+        ));
+    }
+    let of = |name: &str| {
+        let line = lock.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or("?").trim_start_matches("==").to_owned()
+    };
+    let (aio_pika, aiohttp) = (of("aio-pika"), of("aiohttp"));
+    Some(format!(
+        "Python {version} (aio-pika {aio_pika}, aiohttp {aiohttp})"
+    ))
 }

@@ -14,7 +14,7 @@ use crate::{
     load::{Route, SOURCE, heap},
     peers,
     process::Process,
-    receiver::Receiver,
+    receiver::{Arrivals, Receiver},
     stats::median,
 };
 
@@ -111,13 +111,13 @@ impl Race<'_> {
     pub(crate) async fn run(&self, sides: &[(Side, u64)]) -> Vec<Result> {
         let mut rounds: Vec<Vec<Round>> = vec![Vec::new(); sides.len()];
         for turn in 1..=self.rounds {
-            let mut line = format!("  round {turn} of {}:", self.rounds);
+            let mut rates = Vec::new();
             for (&(side, events), rounds) in sides.iter().zip(&mut rounds) {
                 let round = self.round(side, events).await;
-                line += &format!(" {} {:.0}/s", side.name(), round.per_second);
+                rates.push(format!("{} {:.0}/s", side.name(), round.per_second));
                 rounds.push(round);
             }
-            println!("{line}");
+            println!("  round {turn} of {}: {}", self.rounds, rates.join(", "));
         }
         let of = |rounds: &[Round], pick: fn(&Round) -> f64| median(rounds.iter().map(pick));
         sides
@@ -146,24 +146,21 @@ impl Race<'_> {
         };
         self.receiver.arrivals.take();
         let deliveries = events * self.fan as u64;
+        let count = match self.transport {
+            Transport::Queue => Count::Filled(&queues),
+            Transport::Http => Count::Arrivals(&self.receiver.arrivals),
+        };
         let round = if side == Side::Bridge {
-            let subscribers: Vec<_> = urls
-                .iter()
-                .map(|url| (url, Transport::Http))
-                .chain(queues.iter().map(|queue| (queue, Transport::Queue)))
-                .enumerate()
-                .map(|(number, (target, transport))| {
-                    let id = format!("bench-{number}");
-                    match transport {
-                        Transport::Http => Subscriber::http(&id, None, target),
-                        Transport::Queue => Subscriber::queue(&id, None, None, target),
-                    }
-                })
-                .collect();
+            let http = urls.iter().enumerate();
+            let http = http.map(|(n, url)| Subscriber::http(&format!("http-{n}"), None, url));
+            let amqp = queues.iter().enumerate();
+            let amqp =
+                amqp.map(|(n, queue)| Subscriber::queue(&format!("queue-{n}"), None, None, queue));
+            let subscribers: Vec<_> = http.chain(amqp).collect();
             let setup = Setup::new(ground, &subscribers);
             heap(ground, SOURCE, "everyone", events).await;
             let mut bridge = setup.start().process;
-            let round = self.watch(Some(&mut bridge), &queues, deliveries).await;
+            let round = watch(ground, &mut [&mut bridge], count, deliveries).await;
             bridge.stop().await;
             round
         } else {
@@ -172,7 +169,8 @@ impl Race<'_> {
                 heap(ground, Route::queue(&from), "everyone", events).await;
             }
             let mut process = self.start(side, &from, &queues, &urls, events);
-            let round = self.watch(process.as_mut(), &queues, deliveries).await;
+            let mut processes: Vec<_> = process.iter_mut().collect();
+            let round = watch(ground, &mut processes, count, deliveries).await;
             drop(process);
             if matches!(side, Side::Shovel | Side::DirectShovel) {
                 self.shovel(None);
@@ -259,65 +257,83 @@ impl Race<'_> {
         };
         done.expect("the shovel");
     }
+}
 
-    /// Watches `deliveries` arrive in the queues, or without any at the receiver.
-    async fn watch(
-        &self,
-        mut process: Option<&mut Process>,
-        queues: &[String],
-        deliveries: u64,
-    ) -> Round {
-        let (low, high) = (deliveries / 10, deliveries * 9 / 10);
-        let began = Instant::now();
-        let (mut at_low, mut at_high) = (None, None);
-        loop {
-            let arrived = if queues.is_empty() {
-                self.receiver.arrivals.count()
-            } else {
-                self.ground.ready(queues).await
-            };
-            let mark = || Mark {
-                at: Instant::now(),
-                arrived,
-                used: process
-                    .as_ref()
-                    .map(|process| process.processor_time())
-                    .unwrap_or_default(),
-            };
-            if arrived >= low && at_low.is_none() {
-                at_low = Some(mark());
-            } else if arrived >= high && at_high.is_none() {
-                at_high = Some(mark());
-            }
-            if arrived >= deliveries {
-                break;
-            }
-            if let Some(process) = &mut process {
-                process.must_run();
-            }
-            assert!(
-                began.elapsed() < PATIENCE,
-                "{arrived} of {deliveries} arrived in {PATIENCE:?}"
-            );
-            tokio::time::sleep(LOOK).await;
+/// Where what has been done is counted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Count<'a> {
+    /// What the receiver took.
+    Arrivals(&'a Arrivals),
+    /// What lies in these queues.
+    Filled(&'a [String]),
+    /// What of so many messages lies in none of these queues any more.
+    Drained(&'a [String], u64),
+}
+
+impl Count<'_> {
+    async fn read(self, ground: &Ground) -> u64 {
+        match self {
+            Self::Arrivals(arrivals) => arrivals.count(),
+            Self::Filled(queues) => ground.ready(queues).await,
+            Self::Drained(queues, all) => all.saturating_sub(ground.ready(queues).await),
         }
-        let (Some(low), Some(high)) = (at_low, at_high) else {
-            panic!("{deliveries} arrived faster than anybody could look");
+    }
+}
+
+/// Watches until `deliveries` are done, by these processes.
+pub(crate) async fn watch(
+    ground: &Ground,
+    processes: &mut [&mut Process],
+    count: Count<'_>,
+    deliveries: u64,
+) -> Round {
+    let (low, high) = (deliveries / 10, deliveries * 9 / 10);
+    let began = Instant::now();
+    let (mut at_low, mut at_high) = (None, None);
+    loop {
+        let done = count.read(ground).await;
+        let mark = || Mark {
+            at: Instant::now(),
+            done,
+            used: processes
+                .iter()
+                .map(|process| process.processor_time())
+                .sum(),
         };
-        let count = (high.arrived - low.arrived) as f64;
-        Round {
-            per_second: count / high.at.duration_since(low.at).as_secs_f64(),
-            micros_each: (high.used.saturating_sub(low.used)).as_secs_f64() * 1e6 / count,
-            memory: process
-                .map(|process| process.peak_memory())
-                .unwrap_or_default(),
+        if done >= low && at_low.is_none() {
+            at_low = Some(mark());
+        } else if done >= high && at_high.is_none() {
+            at_high = Some(mark());
         }
+        if done >= deliveries {
+            break;
+        }
+        for process in &mut *processes {
+            process.must_run();
+        }
+        assert!(
+            began.elapsed() < PATIENCE,
+            "{done} of {deliveries} were done in {PATIENCE:?}"
+        );
+        tokio::time::sleep(LOOK).await;
+    }
+    let (Some(low), Some(high)) = (at_low, at_high) else {
+        panic!("{deliveries} were done faster than anybody could look");
+    };
+    let count = (high.done - low.done) as f64;
+    Round {
+        per_second: count / high.at.duration_since(low.at).as_secs_f64(),
+        micros_each: (high.used.saturating_sub(low.used)).as_secs_f64() * 1e6 / count,
+        memory: processes
+            .iter()
+            .map(|process| process.peak_memory())
+            .fold(0.0, f64::max),
     }
 }
 
 /// How far it was, and when.
 struct Mark {
     at: Instant,
-    arrived: u64,
+    done: u64,
     used: Duration,
 }

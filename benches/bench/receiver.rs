@@ -142,28 +142,20 @@ async fn serve(mut stream: TcpStream, arrivals: Arrivals) -> io::Result<()> {
             }
         }
         let body = &buffer[head..head + request.length];
-        let answer = match request.how {
-            How::AtOnce => {
-                arrivals.note(request.who, body);
-                TAKEN
-            }
-            How::After(delay) => {
-                arrivals.note(request.who, body);
-                tokio::time::sleep(delay).await;
-                TAKEN
-            }
-            How::Second if request.first_attempt => REFUSED,
-            How::Second => {
-                arrivals.note(request.who, body);
-                TAKEN
-            }
+        let refused = matches!(request.how, How::Second) && request.first_attempt;
+        if !refused {
+            arrivals.note(request.who, body);
+        }
+        match request.how {
+            How::AtOnce | How::Second => {}
+            How::After(delay) => tokio::time::sleep(delay).await,
             How::Never => {
-                arrivals.note(request.who, body);
                 // Until the other side gives up.
                 stream.read_to_end(&mut buffer).await?;
                 return Ok(());
             }
-        };
+        }
+        let answer = if refused { REFUSED } else { TAKEN };
         buffer.drain(..head + request.length);
         stream.write_all(answer).await?;
     }
