@@ -103,9 +103,12 @@ impl Setup {
         )
     }
 
-    /// Empties every queue of the bridge.
+    /// Empties every queue of the bridge, once what a killed bridge held is back in them.
     pub(crate) async fn purge(&self, ground: &Ground) {
         for queue in self.topology().queues {
+            while ground.consumers(&queue.name).await > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
             ground.purge(&queue.name).await;
         }
     }

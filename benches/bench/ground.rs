@@ -108,18 +108,27 @@ impl Ground {
 
     /// Messages ready in these queues together.
     pub(crate) async fn ready(&self, queues: &[String]) -> u64 {
+        let mut ready = 0;
+        for queue in queues {
+            ready += u64::from(self.look_up(queue).await.message_count());
+        }
+        ready
+    }
+
+    /// How many consumers a queue has.
+    pub(crate) async fn consumers(&self, queue: &str) -> u32 {
+        self.look_up(queue).await.consumer_count()
+    }
+
+    async fn look_up(&self, queue: &str) -> lapin::Queue {
         let options = QueueDeclareOptions {
             passive: true,
             ..QueueDeclareOptions::default()
         };
-        let mut ready = 0;
-        for queue in queues {
-            let looked_up =
-                self.channel
-                    .queue_declare(queue.as_str().into(), options, FieldTable::default());
-            ready += u64::from(looked_up.await.expect("a queue").message_count());
-        }
-        ready
+        let looked_up = self
+            .channel
+            .queue_declare(queue.into(), options, FieldTable::default());
+        looked_up.await.expect("a queue")
     }
 
     /// A channel that confirms.

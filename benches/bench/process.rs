@@ -11,10 +11,10 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Kept for whoever wants to know why one ended.
-pub(crate) fn log_folder() -> PathBuf {
+fn log_of(name: &str) -> PathBuf {
     let folder = crate::target_folder();
     fs::create_dir_all(&folder).expect("a folder for logs");
-    folder
+    folder.join(format!("{name}.log"))
 }
 
 /// A running process. Dropping it kills it.
@@ -27,7 +27,7 @@ pub(crate) struct Process {
 impl Process {
     /// Starts it; what it says goes to a file named after it.
     pub(crate) fn start(name: &str, command: &mut Command) -> Self {
-        let log = fs::File::create(log_folder().join(format!("{name}.log"))).expect("a log");
+        let log = fs::File::create(log_of(name)).expect("a log");
         let child = command
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))
@@ -40,6 +40,11 @@ impl Process {
         }
     }
 
+    /// What it says.
+    pub(crate) fn log(&self) -> PathBuf {
+        log_of(&self.name)
+    }
+
     /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
@@ -48,8 +53,7 @@ impl Process {
     /// Panics, with what it said last, if it has ended.
     pub(crate) fn must_run(&mut self) {
         if let Some(status) = self.child.try_wait().expect("a status") {
-            let log = log_folder().join(format!("{}.log", self.name));
-            let said = fs::read_to_string(log).unwrap_or_default();
+            let said = fs::read_to_string(self.log()).unwrap_or_default();
             let lines: Vec<&str> = said.lines().collect();
             let last = lines[lines.len().saturating_sub(15)..].join("\n");
             panic!("{} ended, {status}:\n{last}", self.name);

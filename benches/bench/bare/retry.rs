@@ -1,6 +1,12 @@
 //! Nack, wait in a queue with a time to live, and come back: the yardstick of the retry path.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::StreamExt;
 use lapin::{Channel, options::BasicNackOptions};
@@ -20,6 +26,10 @@ pub(super) async fn run(uri: &str, work: &str, second: &str, url: Option<&str>, 
     let client = client();
     let (nacking, mut first) = consume(&connection, work).await;
     let (acking, mut back) = consume(&connection, second).await;
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    if url.is_none() {
+        tokio::spawn(tell(acknowledged.clone()));
+    }
     let (done, posted) = mpsc::unbounded_channel();
     tokio::spawn(acknowledge(acking, posted));
     loop {
@@ -36,6 +46,7 @@ pub(super) async fn run(uri: &str, work: &str, second: &str, url: Option<&str>, 
                 nack(&nacking, tag).await;
             } else {
                 done.send(tag).expect("a listener");
+                acknowledged.fetch_add(1, Ordering::Relaxed);
             }
             continue;
         };
@@ -61,4 +72,12 @@ async fn nack(channel: &Channel, tag: u64) {
         requeue: false,
     };
     channel.basic_nack(tag, options).await.expect("a nack");
+}
+
+/// Nobody else sees how far a loop is that posts nothing.
+async fn tell(acknowledged: Arc<AtomicU64>) {
+    loop {
+        println!("{}", acknowledged.load(Ordering::Relaxed));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

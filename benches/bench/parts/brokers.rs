@@ -45,7 +45,8 @@ pub(super) async fn run(bench: &mut Bench<'_>) {
             Subscriber::queue(&id, Some(&party), Some(&uri), &queue(number))
         })
         .collect();
-    let mut bridge = Setup::new(ground, &subscribers).start();
+    let setup = Setup::new(ground, &subscribers);
+    let mut bridge = setup.start();
     bridge.ready().await;
     let before = bridge.process.memory();
     let length = Duration::from_secs(bench.options.pick(8, 2));

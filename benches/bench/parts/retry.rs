@@ -81,7 +81,7 @@ async fn bridge(bench: &mut Bench<'_>, events: u64) -> f64 {
     round.per_second
 }
 
-/// The bare loop. Without posts, what is done is what has left all of its queues.
+/// The bare loop. Without posts, it says itself how much it has acknowledged.
 async fn bare(bench: &Bench<'_>, events: u64, posts: bool) -> f64 {
     let (ground, receiver) = (bench.ground, bench.receiver);
     let second = ground.queue().await;
@@ -98,10 +98,11 @@ async fn bare(bench: &Bench<'_>, events: u64, posts: bool) -> f64 {
     };
     let mut process = Process::start("bare-loop", &mut job.command());
     let queues = [work, wait, second];
+    let log = process.log();
     let count = if posts {
         Count::Arrivals(&receiver.arrivals)
     } else {
-        Count::Drained(&queues, events)
+        Count::Told(&log)
     };
     let round = watch(ground, &mut [&mut process], count, events).await;
     drop(process);
