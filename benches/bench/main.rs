@@ -29,6 +29,7 @@ mod bare;
 mod bridge;
 mod document;
 mod event;
+mod flame;
 mod ground;
 mod load;
 mod machine;
@@ -37,6 +38,7 @@ mod parts;
 mod peers;
 mod plot;
 mod process;
+mod profile;
 mod race;
 mod receiver;
 mod report;
@@ -82,6 +84,11 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .expect("a runtime");
+    if let Some(kind) = options.profile {
+        let node = ground::start_node(&profile::PATHS);
+        runtime.block_on(profile::run(&options, kind, &node));
+        return ExitCode::SUCCESS;
+    }
     let names: Vec<&str> = parts.iter().map(|part| part.name()).collect();
     let node = ground::start_node(&names);
     match runtime.block_on(run(&options, &parts, &node)) {

@@ -97,6 +97,23 @@ impl Process {
             .expect("a signal");
     }
 
+    /// Asks the program that this one runs to end, and waits until both have.
+    pub(crate) async fn stop_child(mut self) {
+        let children = format!("/proc/{0}/task/{0}/children", self.id());
+        let children = fs::read_to_string(children).unwrap_or_default();
+        let bridge = children.split_whitespace().find(|child| {
+            let name = fs::read_to_string(format!("/proc/{child}/comm"));
+            name.is_ok_and(|name| name.trim() == "hookbridge")
+        });
+        Command::new("kill")
+            .args(["-TERM", bridge.expect("the bridge below it")])
+            .status()
+            .expect("a signal");
+        while self.child.try_wait().expect("a status").is_none() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Asks it to end, waits until it has, and kills it after 40 seconds.
     pub(crate) async fn stop(mut self) -> Option<ExitStatus> {
         self.signal("TERM");
