@@ -27,8 +27,8 @@ soak: missing ## random faults for SOAK_MINUTES, and what the bridge holds meanw
 	$(other_rabbitmq) SOAK_MINUTES=$(SOAK_MINUTES) \
 		cargo test --locked --test integration faults::random::a_long_time -- --ignored --nocapture
 
-bench: missing ## measure speed, beside the peers that it is compared with
-	cargo bench --locked
+bench: missing ## measure speed and isolation, beside peers, and write docs/benchmarks.md (under 20 minutes)
+	ulimit -n $$(ulimit -Hn) && cargo bench --locked --bench bench
 
 lint: ## check the format, the lints and the documentation
 	cargo fmt --check

@@ -1,0 +1,151 @@
+//! How fast the bridge is and how well it keeps subscribers apart, beside peers that do the same
+//! work on the same broker in the same run. `cargo bench -- --help` says how it is used.
+//!
+//! All messages are persistent, all queues quorum queues, everything is confirmed.
+
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a benchmark prints figures, has nobody to hand an error to, and ends with its tasks"
+)]
+
+use std::{
+    fs, io,
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
+
+use futures_util::FutureExt;
+
+mod bare;
+mod bridge;
+mod document;
+mod event;
+mod flame;
+mod ground;
+mod load;
+mod machine;
+mod options;
+mod parts;
+mod peers;
+mod plot;
+mod process;
+mod profile;
+mod race;
+mod receiver;
+mod report;
+mod stats;
+
+use ground::Ground;
+use hookbridge::cli::demo::node::PrivateNode;
+use options::Options;
+use parts::{Bench, Part};
+use receiver::Receiver;
+use report::Report;
+
+/// Where everything is kept that a run makes, but for the documentation.
+pub(crate) fn target_folder() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    folder.parent().unwrap_or(folder).join("bench")
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    if let (Some(bare::SUBCOMMAND), Some(job)) = (arguments.next().as_deref(), arguments.next()) {
+        bare::main(&job);
+        return ExitCode::SUCCESS;
+    }
+    let options = match Options::read(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(usage) => {
+            eprintln!("{usage}");
+            return ExitCode::from(2);
+        }
+    };
+    let parts: Vec<Part> = Part::ALL
+        .into_iter()
+        .filter(|part| options.wants(part.name()))
+        .collect();
+    if options.list || parts.is_empty() {
+        for part in Part::ALL {
+            println!("{}", part.name());
+        }
+        return ExitCode::from(u8::from(!options.list) * 2);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    if let Some(kind) = options.profile {
+        let node = ground::start_node(&profile::PATHS);
+        runtime.block_on(profile::run(&options, kind, &node));
+        return ExitCode::SUCCESS;
+    }
+    let names: Vec<&str> = parts.iter().map(|part| part.name()).collect();
+    let node = ground::start_node(&names);
+    match runtime.block_on(run(&options, &parts, &node)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: &Options, parts: &[Part], node: &PrivateNode) -> io::Result<()> {
+    let began = Instant::now();
+    let receiver = Receiver::start()?;
+    let mut report = Report::default();
+    let (mut http, mut memory) = (None, 0.0);
+    for part in parts {
+        println!("{}", part.name());
+        let ground = Ground::new(node, part.name()).await;
+        let mut bench = Bench {
+            options,
+            node,
+            ground: &ground,
+            receiver: &receiver,
+            report: &mut report,
+            http: &mut http,
+            memory: &mut memory,
+        };
+        // A part that fails must not take the figures of the others with it.
+        let ended = AssertUnwindSafe(part.run(&mut bench)).catch_unwind().await;
+        if ended.is_err() {
+            report.miss(format!("{}: it failed, see above", part.name()));
+        }
+        ground.connection.close(200, "done".into()).await.ok();
+        // Idle queues cost the broker time that the next parts need.
+        node.rabbitmqctl(&["delete_vhost", part.name()])
+            .map_err(io::Error::other)?;
+    }
+    parts::memory(&mut report, memory);
+    let document = document::write(&report, node, began.elapsed());
+    let folder = if options.is_whole() && report.missing.is_empty() {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")
+    } else {
+        target_folder()
+    };
+    fs::create_dir_all(&folder)?;
+    for (name, text) in document {
+        fs::write(folder.join(name), text)?;
+    }
+    println!("\n{}\n", report::table(&report.rows));
+    println!("written to {}", folder.display());
+    for row in report.fallen_short() {
+        println!("falls short: {row}");
+    }
+    if report.missing.is_empty() {
+        return Ok(());
+    }
+    let missing = report.missing.join("\n  ");
+    Err(io::Error::other(format!("not measured:\n  {missing}")))
+}

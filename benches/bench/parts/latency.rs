@@ -1,0 +1,167 @@
+//! From the moment at which an event was due to be published to its arrival, at loads far below
+//! what the machine can do.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+
+use super::Bench;
+use crate::{
+    bare::Job,
+    bridge::{Setup, Subscriber},
+    load::{Route, SOURCE, arrivals, paced},
+    plot::{Bar, Group},
+    process::Process,
+    race::CONCURRENT,
+    receiver::Arrivals,
+    report::{Must, Row, Unit},
+    stats::Percentiles,
+};
+
+/// Everything must have arrived by then.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One way from the publisher to a subscriber.
+struct Way {
+    name: &'static str,
+    transport: &'static str,
+    route: Route<'static>,
+    party: &'static str,
+}
+
+pub(super) async fn run(bench: &mut Bench<'_>) {
+    let (ground, receiver) = (bench.ground, bench.receiver);
+    let [ours, theirs, from_http, from_queue] = [(); 4].map(|()| ground.queue());
+    let (ours, theirs) = (ours.await, theirs.await);
+    let (from_http, from_queue) = (from_http.await.leak(), from_queue.await.leak());
+    for queue in [&ours, &theirs] {
+        note_arrivals(ground.drain(queue).await, 0, receiver.arrivals.clone());
+    }
+    let setup = Setup::new(
+        ground,
+        &[
+            Subscriber::http("http", Some("http"), &receiver.url("ok", 1)),
+            Subscriber::queue("queue", Some("queue"), None, &ours),
+        ],
+    );
+    let mut bridge = setup.start();
+    let uri = &ground.uri;
+    let http = Job::Http {
+        uri: uri.clone(),
+        from: from_http.to_owned(),
+        urls: vec![receiver.url("ok", 2)],
+        concurrent: CONCURRENT,
+    };
+    let queue = Job::Queue {
+        uri: uri.clone(),
+        from: from_queue.to_owned(),
+        to: vec![theirs],
+    };
+    let _http = Process::start("bare-loop-http", &mut http.command());
+    let _queue = Process::start("bare-loop-queue", &mut queue.command());
+    bridge.ready().await;
+    let way = |name, transport, route, party| Way {
+        name,
+        transport,
+        route,
+        party,
+    };
+    let bare = "bare loop";
+    let ways = [
+        way("hookbridge", "HTTP", SOURCE, "http"),
+        way(bare, "HTTP", Route::queue(from_http), "http"),
+        way("hookbridge", "AMQP", SOURCE, "queue"),
+        way(bare, "AMQP", Route::queue(from_queue), "queue"),
+    ];
+    // Nobody's first connection counts.
+    for way in &ways {
+        measured(bench, way, 200.0, Duration::from_secs(1), 0).await;
+    }
+    let rounds = bench.options.pick(3, 1);
+    for (rate, seconds) in [(200.0, 6), (2_000.0, 4)] {
+        let length = Duration::from_secs(bench.options.pick(seconds, 1));
+        let mut all: [Vec<Percentiles>; 4] = Default::default();
+        for round in 1..=rounds {
+            for (way, all) in ways.iter().zip(&mut all) {
+                all.push(measured(bench, way, rate, length, round).await);
+            }
+        }
+        for at in [0, 2] {
+            let ours = Percentiles::median_of(&all[at]);
+            let bare = Percentiles::median_of(&all[at + 1]);
+            let what = format!("latency at {rate:.0}/s, {}", ways[at].transport);
+            show(bench, &what, ours, bare);
+        }
+    }
+    bridge.process.stop().await;
+}
+
+/// Notes what a consumer is given, for as long as it is.
+pub(super) fn note_arrivals(mut consumer: lapin::Consumer, who: u32, arrivals: Arrivals) {
+    tokio::spawn(async move {
+        while let Some(Ok(delivery)) = consumer.next().await {
+            arrivals.note(who, &delivery.data);
+        }
+    });
+}
+
+async fn measured(
+    bench: &Bench<'_>,
+    way: &Way,
+    rate: f64,
+    length: Duration,
+    seed: u64,
+) -> Percentiles {
+    let received = &bench.receiver.arrivals;
+    received.take();
+    let events = arrivals(rate, length, seed, |_| way.party.to_owned());
+    let count = events.len() as u64;
+    paced(bench.ground, way.route, events).await;
+    let arrived = tokio::time::timeout(PATIENCE, async {
+        while received.count() < count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    arrived.await.unwrap_or_else(|_| {
+        panic!(
+            "{} of {count} events arrived through the {}",
+            received.count(),
+            way.name
+        )
+    });
+    let latencies = received.take();
+    let latencies = latencies
+        .iter()
+        .map(|arrival| arrival.at.saturating_sub(arrival.due));
+    Percentiles::of(latencies.collect())
+}
+
+fn show(bench: &mut Bench<'_>, what: &str, ours: Percentiles, peer: Percentiles) {
+    let mut bars = Vec::new();
+    let figures = [
+        ("p50", ours.p50, peer.p50, Must::Nothing),
+        ("p99", ours.p99, peer.p99, Must::Stay(1.5)),
+        ("p99.9", ours.p999, peer.p999, Must::Nothing),
+    ];
+    for (name, ours, peer, must) in figures {
+        for (who, figure, is_ours) in [("hookbridge", ours, true), ("bare loop", peer, false)] {
+            bars.push(Bar {
+                name: format!("{who} {name}"),
+                figure,
+                text: format!("{figure:.1} ms"),
+                ours: is_ours,
+            });
+        }
+        bench.report.add(Row {
+            what: format!("{what}, {name}"),
+            unit: Unit::Milliseconds,
+            ours,
+            peer: Some(("bare loop".to_owned(), peer)),
+            must,
+        });
+    }
+    bench.report.latency.push(Group {
+        title: what.to_owned(),
+        bars,
+    });
+}
