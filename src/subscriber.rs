@@ -1,12 +1,13 @@
 //! Subscribers: who they are, which webhooks they want, and where these go. Pure, but for
 //! [`loading`], which reads the subscribers' files. Who gets an event is decided in [`set`].
 
-use std::{collections::BTreeSet, fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, path::Path, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use secrecy::SecretString;
 use url::Url;
 
+pub mod form;
 pub mod loading;
 mod redaction;
 pub mod set;
@@ -207,16 +208,27 @@ impl RoutingKeyTemplate {
 
 /// Where a subscriber is defined.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
-    /// The file.
-    pub file: PathBuf,
-    /// The line of its table in the file, from 1.
-    pub line: usize,
+pub enum Origin {
+    /// In a file.
+    File {
+        /// The file, which many subscribers may be in.
+        file: Arc<Path>,
+        /// The line of its table in the file, from 1.
+        line: usize,
+    },
+    /// In the store.
+    Store {
+        /// Changes with every change; none is ever used twice.
+        version: i64,
+    },
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file.display(), self.line)
+        match self {
+            Self::File { file, line } => write!(f, "{}:{line}", file.display()),
+            Self::Store { .. } => f.write_str("the store"),
+        }
     }
 }
 

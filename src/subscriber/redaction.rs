@@ -179,8 +179,8 @@ mod tests {
             timeout: Duration::from_secs(1),
             max_in_flight: 1,
             target,
-            origin: Origin {
-                file: "one.toml".into(),
+            origin: Origin::File {
+                file: std::path::Path::new("one.toml").into(),
                 line: 1,
             },
         }

@@ -28,8 +28,8 @@ pub(crate) fn subscriber(secrets: &[&str]) -> Subscriber {
             authorization: None,
             headers: Vec::new(),
         }),
-        origin: Origin {
-            file: "fixit.toml".into(),
+        origin: Origin::File {
+            file: std::path::Path::new("fixit.toml").into(),
             line: 1,
         },
     }

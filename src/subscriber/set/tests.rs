@@ -23,8 +23,8 @@ fn subscriber(id: &str, interest: Interest, events: &[WebhookType]) -> Subscribe
                 declare: false,
             },
         }),
-        origin: Origin {
-            file: "test.toml".into(),
+        origin: Origin::File {
+            file: std::path::Path::new("test.toml").into(),
             line: 1,
         },
     }
