@@ -35,6 +35,8 @@ pub struct Settings {
     pub targets: TargetsSettings,
     /// Where subscribers are defined.
     pub subscribers: SubscribersSettings,
+    /// The store, if there is to be one.
+    pub store: Option<StoreSettings>,
     /// The admin listener.
     pub admin: AdminSettings,
     /// The log.
@@ -125,6 +127,36 @@ pub struct TargetsSettings {
 pub struct SubscribersSettings {
     /// The directory of the subscribers' files.
     pub directory: PathBuf,
+}
+
+/// `[store]`: what keeps dead letters, and subscribers made through the API.
+#[derive(Debug, Clone)]
+pub struct StoreSettings {
+    /// Which database.
+    pub place: StorePlace,
+    /// The file with the keys that secrets in the store are encrypted with.
+    pub secret_key_file: PathBuf,
+    /// How long dead letters are kept; `None` for ever.
+    pub dead_letter_retention: Option<Duration>,
+}
+
+/// Which database the store is in.
+#[derive(Debug, Clone)]
+pub enum StorePlace {
+    /// A file, for one bridge, or several on one host.
+    Sqlite(PathBuf),
+    /// A `postgres://` URL with its password, for bridges on several hosts.
+    Postgres(SecretString),
+}
+
+impl StorePlace {
+    /// What kind of database it is, for people.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "SQLite",
+            Self::Postgres(_) => "PostgreSQL",
+        }
+    }
 }
 
 /// `[admin]`: the listener for probes, metrics and the API.

@@ -1,13 +1,15 @@
 //! What the values of each section must be.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::Path, time::Duration};
 
 use ipnet::IpNet;
 use secrecy::ExposeSecret;
+use url::Url;
 
 use super::{
     AdminSettings, AdminTls, BrokerSettings, DeliverySettings, LogFormat, LogSettings, Settings,
-    SourceSettings, SubscribersSettings, TargetsSettings, UnknownEvents, checks,
+    SourceSettings, StorePlace, StoreSettings, SubscribersSettings, TargetsSettings, UnknownEvents,
+    checks,
     mistakes::{Wrong, nearest},
     tokens,
     values::{Secret, Values},
@@ -44,10 +46,10 @@ pub(super) fn read(values: &mut Values<'_>) -> Option<Settings> {
         delivery: delivery(values)?,
         targets: targets(values)?,
         subscribers: subscribers(values),
+        store: store(values)?,
         admin: admin(values)?,
         log: log(values)?,
     };
-    store(values)?;
     values.must_be_empty(
         "telemetry.otlp_endpoint",
         "names a collector, and this version exports no traces",
@@ -260,23 +262,58 @@ fn subscribers(values: &mut Values<'_>) -> SubscribersSettings {
     }
 }
 
-/// `[store]`: its keys are read, and nothing is kept of them, since this version has no store.
-fn store(values: &mut Values<'_>) -> Option<()> {
-    for key in ["store.url", "store.url_file"] {
-        values.must_be_empty(
-            key,
-            "names a store, and this version has none yet",
-            "Leave it empty: dead letters stay in the `dead` queue",
-        );
-    }
-    values.text("store.secret_key_file", |_| Ok(()))?;
-    values.text("store.dead_letter_retention", |text| match text {
-        "forever" => Ok(()),
-        _ => checks::duration(text).map(drop).map_err(|wrong| Wrong {
+/// `[store]`. A mistaken URL leaves no store, and a mistake that says so.
+fn store(values: &mut Values<'_>) -> Option<Option<StoreSettings>> {
+    let directory = values.directory();
+    let url = values.secret("store.url", "store.url_file", |url| {
+        store_place(url, &directory).map(drop)
+    });
+    let place = url.and_then(|url| store_place(url.value.expose_secret(), &directory).ok());
+    let dead_letter_retention = values.text("store.dead_letter_retention", |text| match text {
+        "forever" => Ok(None),
+        _ => checks::duration(text).map(Some).map_err(|wrong| Wrong {
             remedy: "Write a duration such as \"30d\", or \"forever\"".to_owned(),
             ..wrong
         }),
-    })
+    })?;
+    let key = "store.secret_key_file";
+    let secret_key_file = match &place {
+        // Several bridges must have the same key, so none of them may make one.
+        Some(StorePlace::Postgres(_)) => values.file(key),
+        Some(StorePlace::Sqlite(_)) | None => values.path(key),
+    };
+    let Some(place) = place else {
+        return Some(None);
+    };
+    if secret_key_file.is_none() && values.is_sound(key) {
+        let remedy = "Name a file with 32 random bytes in base64, such as \"hookbridge.key\"";
+        values.wrong(key, Wrong::new("is empty, and there is a store", remedy));
+    }
+    Some(Some(StoreSettings {
+        place,
+        secret_key_file: secret_key_file.unwrap_or_default(),
+        dead_letter_retention,
+    }))
+}
+
+/// Which database a URL names. What is wrong with it never repeats it: it may hold a password.
+fn store_place(url: &str, directory: &Path) -> Result<StorePlace, Wrong> {
+    if let Some(path) = url.strip_prefix("sqlite:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        if path.is_empty() || path.contains(['?', '#']) {
+            return Err(Wrong::new(
+                "names no file, or more than a file",
+                "Write sqlite:// and the path of a file, without parameters",
+            ));
+        }
+        return Ok(StorePlace::Sqlite(directory.join(path)));
+    }
+    let remedy = "Write sqlite://hookbridge.db, or postgres://user:password@host/database";
+    let parsed = Url::parse(url).map_err(|_| Wrong::new("is not a URL", remedy))?;
+    if !matches!(parsed.scheme(), "postgres" | "postgresql") {
+        return Err(Wrong::new("is neither sqlite:// nor postgres://", remedy));
+    }
+    Ok(StorePlace::Postgres(url.into()))
 }
 
 fn admin(values: &mut Values<'_>) -> Option<AdminSettings> {

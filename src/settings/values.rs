@@ -333,7 +333,7 @@ impl<'p> Values<'p> {
         })
     }
 
-    /// Where relative paths start from.
+    /// The directory of the settings file, which relative paths start from.
     pub(super) fn directory(&self) -> PathBuf {
         self.file.parent().unwrap_or(Path::new("")).to_owned()
     }

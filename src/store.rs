@@ -1,0 +1,225 @@
+//! The store: what people ask about and change. Subscribers made through the API, and dead letters.
+//! SQLite for one bridge, PostgreSQL for several. The line itself never waits for it.
+//!
+//! A [`Store`] is a cheap handle that exists whether or not the database can be reached; while it
+//! cannot, every operation fails with [`StoreError::Away`] and says why.
+
+use std::{
+    sync::{Arc, OnceLock, PoisonError, RwLock},
+    time::Duration,
+};
+
+use thiserror::Error;
+use tokio::sync::{Mutex, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::settings::{StorePlace, StoreSettings};
+
+mod database;
+pub mod dead_letters;
+mod definition;
+pub mod filter;
+mod keys;
+pub mod replays;
+pub mod subscribers;
+
+use database::Database;
+use keys::Keyring;
+
+pub use keys::KeyError;
+
+/// How long one operation may take. A database that is slower is as good as away.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a database that is away is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How often a database that is there, and that nobody asks, is looked at.
+const LOOK: Duration = Duration::from_secs(15);
+
+/// Why an operation on the store did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum StoreError {
+    /// The database cannot be reached, does not answer in time, is locked, or is full.
+    #[error("the store is away: {0}")]
+    Away(String),
+    /// There is no such subscriber, dead letter or replay.
+    #[error("the store holds no such thing")]
+    Missing,
+    /// A precondition does not hold: somebody else changed it, or it is not there.
+    #[error("it was changed meanwhile")]
+    Changed {
+        /// The version that it has now, if it is there.
+        now: Option<i64>,
+    },
+    /// Another case's hook has this URL.
+    #[error("the URL is that of another case's hook")]
+    UrlTaken,
+    /// A filter that must not be empty is.
+    #[error("the filter is empty, and would mean everything")]
+    NoFilter,
+    /// What the store holds cannot be read: written with another key, or by another version.
+    #[error("the store holds what this bridge cannot read: {0}")]
+    Unreadable(String),
+}
+
+/// The store of one bridge. Cheap to clone.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    settings: StoreSettings,
+    database: OnceLock<Opened>,
+    opening: Mutex<()>,
+    /// Whether the last operation found the database there.
+    there: watch::Sender<bool>,
+    why: RwLock<String>,
+}
+
+/// A database whose tables are as this version needs them, and the keys for what it holds.
+struct Opened {
+    database: Database,
+    keys: Keyring,
+}
+
+impl Store {
+    /// The store that the settings name. Nothing is opened yet: see [`Self::keep`].
+    pub fn new(settings: StoreSettings) -> Self {
+        Self(Arc::new(Inner {
+            settings,
+            database: OnceLock::new(),
+            opening: Mutex::default(),
+            there: watch::Sender::new(false),
+            why: RwLock::new("it is not opened yet".into()),
+        }))
+    }
+
+    /// Opens the database, makes its tables what this version needs, and reads the keys. Does
+    /// nothing when that is done.
+    ///
+    /// A key that is missing although the store was used before is a [`KeyError`] in words: see
+    /// `store.secret_key_file`.
+    pub async fn open(&self) -> Result<(), StoreError> {
+        let _one = self.0.opening.lock().await;
+        if self.0.database.get().is_some() {
+            return Ok(());
+        }
+        let opened = async {
+            let database = Database::open(&self.0.settings.place).await?;
+            let path = &self.0.settings.secret_key_file;
+            let local = matches!(self.0.settings.place, StorePlace::Sqlite(_));
+            let make = local && !database.has_secrets().await?;
+            let keys = Keyring::read(path, make)
+                .map_err(|error| StoreError::Unreadable(error.to_string()))?;
+            Ok(Opened { database, keys })
+        };
+        let opened = tokio::time::timeout(3 * OPERATION_TIMEOUT, opened)
+            .await
+            .unwrap_or_else(|_| Err(slow(3 * OPERATION_TIMEOUT)));
+        match opened {
+            Ok(opened) => {
+                // Nobody else sets it: the lock is held.
+                let _ = self.0.database.set(opened);
+                self.note(&Ok(()));
+                info!(store = self.0.settings.place.kind(), "the store is open");
+                Ok(())
+            }
+            Err(error) => {
+                self.note(&Err::<(), _>(error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Keeps the store open until `stop`: opens it, and when it is away, looks for it to return.
+    pub async fn keep(&self, stop: CancellationToken) {
+        loop {
+            let looked = match self.0.database.get() {
+                None => self.open().await,
+                Some(_) => self.look().await,
+            };
+            let pause = if looked.is_ok() { LOOK } else { AGAIN };
+            let mut there = self.0.there.subscribe();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+                // Somebody found that it is away: look for it sooner.
+                _ = there.wait_for(|there| !there), if looked.is_ok() => {
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = tokio::time::sleep(AGAIN) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the database was there when it was last asked, as it comes and goes.
+    pub fn there(&self) -> watch::Receiver<bool> {
+        self.0.there.subscribe()
+    }
+
+    /// Why the store is away, if it is.
+    pub fn away(&self) -> Option<String> {
+        let there = *self.0.there.borrow();
+        (!there).then(|| {
+            let why = self.0.why.read().unwrap_or_else(PoisonError::into_inner);
+            why.clone()
+        })
+    }
+
+    /// How long dead letters are kept; `None` for ever.
+    pub fn retention(&self) -> Option<Duration> {
+        self.0.settings.dead_letter_retention
+    }
+
+    async fn look(&self) -> Result<(), StoreError> {
+        self.with(async |opened| opened.database.look().await).await
+    }
+
+    fn opened(&self) -> Result<&Opened, StoreError> {
+        self.0.database.get().ok_or_else(|| {
+            let why = self.0.why.read().unwrap_or_else(PoisonError::into_inner);
+            StoreError::Away(why.clone())
+        })
+    }
+
+    /// Runs an operation with a deadline, and notes whether the database was there.
+    async fn with<T>(
+        &self,
+        operation: impl AsyncFnOnce(&Opened) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let opened = self.opened()?;
+        let result = tokio::time::timeout(OPERATION_TIMEOUT, operation(opened))
+            .await
+            .unwrap_or_else(|_| Err(slow(OPERATION_TIMEOUT)));
+        self.note(&result);
+        result
+    }
+
+    /// Says once when the store goes, and once when it returns.
+    fn note<T>(&self, result: &Result<T, StoreError>) {
+        let why = match result {
+            Err(StoreError::Away(why) | StoreError::Unreadable(why)) => Some(why),
+            Ok(_) | Err(_) => None,
+        };
+        if let Some(why) = why {
+            let mut said = self.0.why.write().unwrap_or_else(PoisonError::into_inner);
+            let was_there = self.0.there.send_replace(false);
+            if was_there || *said != *why {
+                warn!(
+                    "the store is away: {why}; deliveries go on, and dead letters wait in their queues"
+                );
+                said.clone_from(why);
+            }
+        } else if !self.0.there.send_replace(true) {
+            info!("the store is there");
+        }
+    }
+}
+
+fn slow(limit: Duration) -> StoreError {
+    StoreError::Away(format!(
+        "it did not answer within {}",
+        humantime::format_duration(limit)
+    ))
+}
