@@ -100,8 +100,6 @@ pub fn shown(subscriber: &Subscriber) -> Shown {
         Interest::Cases(cases) => (None, Some(cases.clone()), None),
         Interest::All => (None, None, Some("all")),
     };
-    let wanted = WebhookType::ALL.into_iter();
-    let wanted = wanted.filter(|kind| subscriber.events.contains(*kind));
     let (http, amqp) = match &subscriber.target {
         Target::Http(_) => (http(subscriber), None),
         Target::Amqp(_) => (None, amqp(subscriber)),
@@ -112,13 +110,27 @@ pub fn shown(subscriber: &Subscriber) -> Shown {
         party,
         cases: cases.map(|cases| cases.into_iter().collect()),
         scope,
-        events: wanted.map(WebhookType::name).collect(),
+        events: events(subscriber),
         signing_secret: vec![Set { set: true }; subscriber.signing_secrets.len()],
         timeout: humantime::format_duration(subscriber.timeout).to_string(),
         max_in_flight: subscriber.max_in_flight,
         http,
         amqp,
     }
+}
+
+/// The webhook types, or `*` for what that means for this subscriber.
+fn events(subscriber: &Subscriber) -> Vec<&'static str> {
+    let wants = |kind: WebhookType| subscriber.events.contains(kind);
+    let no_party = subscriber.interest.party().is_none();
+    let all = WebhookType::ALL
+        .into_iter()
+        .all(|kind| wants(kind) || (no_party && kind == WebhookType::NewMessage));
+    if all {
+        return vec!["*"];
+    }
+    let wanted = WebhookType::ALL.into_iter().filter(|kind| wants(*kind));
+    wanted.map(WebhookType::name).collect()
 }
 
 fn http(subscriber: &Subscriber) -> Option<ShownHttp> {

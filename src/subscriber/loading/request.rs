@@ -44,6 +44,8 @@ pub struct Asked {
     pub timeout: bool,
     /// Whether `max_in_flight` was given. Otherwise it is today's default.
     pub max_in_flight: bool,
+    /// Whether a secret is kept: it is that of the subscriber as it was when the request was read.
+    pub kept: bool,
 }
 
 const HOOK_KEYS: [&str; 3] = ["url", "authorization", "enabled"];
@@ -79,8 +81,8 @@ pub fn subscriber(
             body.insert("id".to_owned(), id.into());
         }
     }
-    keep(&mut body, current, &mut mistakes);
-    read(body, rules, false, mistakes)
+    let kept = keep(&mut body, current, &mut mistakes);
+    read(body, rules, false, kept, mistakes)
 }
 
 /// Reads the hook of a case: `url`, and optionally `authorization` and `enabled`.
@@ -122,8 +124,8 @@ pub fn hook(
             .map(|flag| ("enabled".to_owned(), flag)),
     );
     body.insert("http".to_owned(), http.into());
-    keep(&mut body, current, &mut mistakes);
-    read(body, rules, true, mistakes).map_err(|mistakes| {
+    let kept = keep(&mut body, current, &mut mistakes);
+    read(body, rules, true, kept, mistakes).map_err(|mistakes| {
         let own = mistakes.into_iter().map(as_of_hook).collect::<Vec<_>>();
         own.into()
     })
@@ -174,6 +176,7 @@ fn read(
     body: Map<String, Json>,
     rules: &Rules,
     reserved: bool,
+    kept: bool,
     mut mistakes: Vec<Mistake>,
 ) -> Result<Asked, Mistakes> {
     let (timeout, max_in_flight) = (
@@ -192,13 +195,19 @@ fn read(
             subscriber,
             timeout,
             max_in_flight,
+            kept,
         }),
         _ => Err(mistakes.into()),
     }
 }
 
-/// Puts the secrets of `current` where `body` says to keep them.
-fn keep(body: &mut Map<String, Json>, current: Option<&Subscriber>, mistakes: &mut Vec<Mistake>) {
+/// Puts the secrets of `current` where `body` says to keep them; tells whether it does.
+fn keep(
+    body: &mut Map<String, Json>,
+    current: Option<&Subscriber>,
+    mistakes: &mut Vec<Mistake>,
+) -> bool {
+    let given = body.clone();
     if let Some(given) = body.get_mut("signing_secret") {
         let secrets = current.map_or(&[][..], |current| &current.signing_secrets);
         let mut secrets = secrets.iter();
@@ -230,6 +239,7 @@ fn keep(body: &mut Map<String, Json>, current: Option<&Subscriber>, mistakes: &m
             _ => mistakes.push(nothing_to_keep("amqp.uri", place)),
         }
     }
+    *body != given
 }
 
 /// Secrets that go to an endpoint are kept only for the endpoint that they were given for: whoever
