@@ -1,7 +1,7 @@
 # The commands that people and CI use. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults soak bench lint audit missing missing-for-faults
+.PHONY: help demo test faults soak bench lint audit missing missing-for-tests missing-for-faults
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,7 +12,7 @@ help: ## list these commands
 demo: missing ## see the whole bridge at work, on a private RabbitMQ
 	cargo run --locked --quiet -- demo
 
-test: missing ## run every test, on a private RabbitMQ
+test: missing-for-tests ## run every test, on a private RabbitMQ and a private PostgreSQL
 	cargo test --workspace --locked
 
 # RABBITMQ=trixie or sid runs them on the RabbitMQ of that Debian (as root, on Debian), otherwise on
@@ -45,5 +45,8 @@ audit: ## check licences, banned crates and sources of the dependencies
 missing:
 	@deploy/install-missing
 
+missing-for-tests:
+	@deploy/install-missing postgresql
+
 missing-for-faults:
-	@deploy/install-missing libfaketime
+	@deploy/install-missing libfaketime postgresql

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use secrecy::ExposeSecret;
 use thiserror::Error;
 use tokio::sync::Notify;
@@ -17,6 +16,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     admin::{Admin, BROKER, ListenError, Readiness},
+    archive::Archive,
     broker::{
         connection::{ConnectError, Connection, Dialer, TlsFiles, system_resolver},
         consumer::{self, Options, Presence, Session},
@@ -35,9 +35,12 @@ use crate::{
     },
     delivery::{Attempt, wire::Lanes},
     intake::{Intake, Trouble},
+    registry::Registry,
+    replay::Replays,
     settings::{BrokerSettings, Settings},
+    store::{Store, dead_letters::Kind},
     subscriber::{
-        LiveSubscribers, SubscriberSet, Target,
+        Target,
         loading::{Loaded, Rules, load_directory},
     },
     telemetry::{metrics::Metrics, notices::Notices},
@@ -51,6 +54,8 @@ const SLOW_PREFETCH: u16 = 16;
 const EVENT_BYTES: usize = 160 * 1024 * 1024;
 /// How often the home broker's state is told.
 const STATE_INTERVAL: Duration = Duration::from_millis(250);
+/// The store, among the parts that must be ready.
+const STORE: &str = "store";
 /// How often queues are counted.
 const QUEUES_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -88,7 +93,9 @@ pub struct Bridge {
     readiness: Readiness,
     metrics: Arc<Metrics>,
     notices: Arc<Notices>,
-    subscribers: LiveSubscribers,
+    registry: Registry,
+    kept: Option<Kept>,
+    prefix: String,
     rules: Rules,
     directory: PathBuf,
     prefetch: u16,
@@ -101,6 +108,13 @@ pub struct Bridge {
     stop: CancellationToken,
     reload: Arc<Notify>,
     ends: CancellationToken,
+}
+
+/// What stands on the store, where there is one.
+struct Kept {
+    store: Store,
+    archive: Arc<Archive>,
+    replays: Replays,
 }
 
 /// Asks a running bridge for something. Cheap to clone.
@@ -177,10 +191,32 @@ impl Bridge {
         let address = admin.address().unwrap_or(settings.admin.listen);
         let (work, services) = (TaskTracker::new(), TaskTracker::new());
         let stop = CancellationToken::new();
-        let subscribers: LiveSubscribers =
-            Arc::new(ArcSwap::from_pointee(SubscriberSet::default()));
         let lanes = Lanes::new(&settings.broker.prefix, settings.delivery.retry_delay);
         let publisher = Publisher::start(home.lanes().clone(), None, &services);
+        let store = settings.store.clone().map(Store::new);
+        let registry = Registry::new(
+            store.clone(),
+            rules.clone(),
+            publisher.clone(),
+            topology.registry_exchange(),
+            services.clone(),
+        );
+        let subscribers = registry.live().clone();
+        let kept = store.map(|store| Kept {
+            replays: Replays::new(
+                store.clone(),
+                registry.clone(),
+                lanes.clone(),
+                publisher.clone(),
+                home.clone(),
+                topology.events_queue(),
+            ),
+            archive: Arc::new(Archive {
+                store: store.clone(),
+                metrics: metrics.clone(),
+            }),
+            store,
+        });
         let queues = Arc::new(Publishers::new(
             home.subscribers().clone(),
             services.clone(),
@@ -206,7 +242,8 @@ impl Bridge {
             lanes,
             publisher,
             broker: home.clone(),
-            subscribers: subscribers.clone(),
+            subscribers,
+            registry: registry.clone(),
             http,
             amqp,
             limits: Limits::default(),
@@ -225,7 +262,9 @@ impl Bridge {
             readiness,
             metrics,
             notices,
-            subscribers,
+            registry,
+            kept,
+            prefix: settings.broker.prefix.clone(),
             rules,
             directory: settings.subscribers.directory.clone(),
             prefetch: settings.source.prefetch,
@@ -237,12 +276,23 @@ impl Bridge {
             ends: CancellationToken::new(),
         };
         bridge.take_subscribers(loaded);
+        bridge.readiness.set(STORE, unloaded(&bridge.registry));
         Ok(bridge)
     }
 
     /// The address of the admin listener.
     pub fn admin_address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Who is subscribed, and what changes that.
+    pub fn registry(&self) -> Registry {
+        self.registry.clone()
+    }
+
+    /// What replays dead letters, where there is a store.
+    pub fn replays(&self) -> Option<Replays> {
+        self.kept.as_ref().map(|kept| kept.replays.clone())
     }
 
     /// What asks this bridge to stop or reload.
@@ -271,6 +321,7 @@ impl Bridge {
         // "ready" before.
         self.start_consumers();
         self.start_services(&after);
+        self.start_store(&after);
         let ended = loop {
             tokio::select! {
                 () = self.stop.cancelled() => break Ok(()),
@@ -294,6 +345,8 @@ impl Bridge {
             queue: self.topology.events_queue(),
             prefetch: self.prefetch,
             bytes: Some(EVENT_BYTES),
+            gate: Some(self.registry.loaded()),
+            listens_to: None,
         };
         self.consume(events, move |session| intake.clone().work(session));
         for (set, attempt) in [("first", Attempt::First), ("second", Attempt::Second)] {
@@ -304,6 +357,8 @@ impl Bridge {
                     queue: lane.to_owned(),
                     prefetch: if slow { SLOW_PREFETCH } else { FAST_PREFETCH },
                     bytes: None,
+                    gate: Some(self.registry.loaded()),
+                    listens_to: None,
                 };
                 self.consume(options, move |session| {
                     deliver.clone().work(session, attempt)
@@ -335,6 +390,73 @@ impl Bridge {
         ));
     }
 
+    /// What needs the store, and hears of the other bridges that use it.
+    fn start_store(&self, after: &CancellationToken) {
+        let Some(Kept {
+            store,
+            archive,
+            replays,
+        }) = &self.kept
+        else {
+            return;
+        };
+        let (open, end) = (store.clone(), after.clone());
+        self.services.spawn(async move { open.keep(end).await });
+        let (registry, end) = (self.registry.clone(), after.clone());
+        self.services.spawn(async move { registry.keep(end).await });
+        let registry = self.registry.clone();
+        self.consume_quietly(registry.options(), move |session| {
+            registry.clone().listen(session)
+        });
+        for kind in Kind::ALL {
+            let archive = archive.clone();
+            self.consume_quietly(archive.options(&self.prefix, kind), move |session| {
+                archive.clone().work(session, kind)
+            });
+        }
+        let (counting, end) = (archive.clone(), after.clone());
+        self.services
+            .spawn(async move { counting.keep_count(end).await });
+        let (sweeping, end) = (archive.clone(), after.clone());
+        self.services
+            .spawn(async move { sweeping.sweep(end).await });
+        // It publishes, so it is work: to be finished before the connections close.
+        let (replays, stop) = (replays.clone(), self.stop.clone());
+        self.work.spawn(async move { replays.run(stop).await });
+        let tidying = self.tidying();
+        let (registry, end) = (self.registry.clone(), after.clone());
+        self.services.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = end.cancelled() => return,
+                    () = registry.changed() => tidying(),
+                }
+                // Many changes come together.
+                tokio::time::sleep(STATE_INTERVAL).await;
+            }
+        });
+    }
+
+    /// Consumes what the line does without: it is ready without this consumer.
+    fn consume_quietly<W, F>(&self, options: Options, work: W)
+    where
+        W: FnMut(Session) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (notices, queue) = (self.notices.clone(), options.queue.clone());
+        let present = move |now: Presence| match now {
+            Presence::There | Presence::Gone => {}
+            Presence::Failing(why) => notices.unconsumed(&queue, why),
+        };
+        self.work.spawn(consumer::consume(
+            self.home.clone(),
+            options,
+            self.stop.clone(),
+            present,
+            work,
+        ));
+    }
+
     fn start_services(&self, after: &CancellationToken) {
         let (home, readiness, metrics) = (
             self.home.clone(),
@@ -342,6 +464,7 @@ impl Bridge {
             self.metrics.clone(),
         );
         let intake = self.intake.clone();
+        let registry = self.registry.clone();
         let end = after.clone();
         self.services.spawn(async move {
             let mut said = false;
@@ -351,6 +474,7 @@ impl Bridge {
             {
                 tell_state(&home, &readiness, &metrics, &mut said);
                 readiness.set("deliveries", intake.trouble.why());
+                readiness.set(STORE, unloaded(&registry));
             }
         });
         let (home, topology, metrics) = (
@@ -405,9 +529,7 @@ impl Bridge {
         let read = tokio::task::spawn_blocking(move || load_directory(&directory, &rules)).await;
         match read {
             // An unmounted volume looks like this, and would turn every event away.
-            Ok(Ok(loaded))
-                if loaded.set.counts() == (0, 0) && self.subscribers.load().counts() != (0, 0) =>
-            {
+            Ok(Ok(loaded)) if loaded.set.counts() == (0, 0) && self.registry.in_files() > 0 => {
                 error!(
                     directory = %self.directory.display(),
                     "there are no subscribers there any more; they stay as they were. To have none, restart"
@@ -431,28 +553,35 @@ impl Bridge {
         for warning in &loaded.warnings {
             warn!("{warning}");
         }
-        let set = Arc::new(loaded.set);
-        let (enabled, disabled) = set.counts();
-        self.subscribers.store(set.clone());
-        self.metrics
-            .subscribers(enabled, disabled, |id| set.get(id.as_str()).is_some());
-        self.deliver
-            .limits
-            .retain(|id| set.get(id.as_str()).is_some());
-        self.deliver.amqp.retain(|id, uri| {
-            let Some(subscriber) = set.get(id.as_str()) else {
-                return false;
-            };
-            let Target::Amqp(target) = &subscriber.target else {
-                return false;
-            };
-            target
-                .broker
-                .as_ref()
-                .map(|broker| broker.uri.expose_secret())
-                == uri
-        });
+        let (enabled, disabled) = loaded.set.counts();
+        self.registry.take_files(&loaded.set);
+        self.tidying()();
         info!(enabled, disabled, "subscribers loaded");
+    }
+
+    /// What makes the rest of the bridge fit the subscribers as they are now.
+    fn tidying(&self) -> impl Fn() + Send + 'static {
+        let (live, metrics) = (self.registry.live().clone(), self.metrics.clone());
+        let deliver = self.deliver.clone();
+        move || {
+            let set = live.load_full();
+            let (enabled, disabled) = set.counts();
+            metrics.subscribers(enabled, disabled, |id| set.get(id.as_str()).is_some());
+            deliver.limits.retain(|id| set.get(id.as_str()).is_some());
+            deliver.amqp.retain(|id, uri| {
+                let Some(subscriber) = set.get(id.as_str()) else {
+                    return false;
+                };
+                let Target::Amqp(target) = &subscriber.target else {
+                    return false;
+                };
+                target
+                    .broker
+                    .as_ref()
+                    .map(|broker| broker.uri.expose_secret())
+                    == uri
+            });
+        }
     }
 
     /// Stops taking in, finishes what is in flight, closes.
@@ -480,6 +609,18 @@ impl Bridge {
         self.ends.cancel();
         info!("stopped");
     }
+}
+
+/// Why the store was never loaded, if it was not: nothing is consumed before.
+fn unloaded(registry: &Registry) -> Option<String> {
+    if *registry.loaded().borrow() {
+        return None;
+    }
+    let why = registry.store().and_then(Store::away);
+    let why = why.unwrap_or_else(|| "its subscribers are being read".to_owned());
+    Some(format!(
+        "nothing is consumed before it was loaded once: {why}"
+    ))
 }
 
 /// A wait queue or a dead-letter queue that somebody deleted has no consumer to miss it. Says so

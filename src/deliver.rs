@@ -22,6 +22,7 @@ use crate::{
         wire::{self, Consumed, Lanes},
     },
     lack::Shortage,
+    registry::Registry,
     subscriber::{LiveSubscribers, Subscriber, Target},
     telemetry::{
         metrics::{Metrics, Transport},
@@ -57,6 +58,8 @@ pub struct Deliver {
     pub broker: Arc<Home>,
     /// Where deliveries go.
     pub subscribers: LiveSubscribers,
+    /// Asks the store for a subscriber that is not among these.
+    pub registry: Registry,
     /// Attempts over HTTP.
     pub http: HttpSender,
     /// Attempts over AMQP.
@@ -148,7 +151,7 @@ impl Deliver {
         let waits_until = Instant::now() + LONGEST_WAIT;
         let mut pause = PAUSE;
         loop {
-            let Some(subscriber) = self.subscriber(delivery) else {
+            let Some(subscriber) = self.registry.find(&delivery.subscriber).await else {
                 return not_made(
                     Reason::SubscriberRemoved,
                     "no subscriber has this id",

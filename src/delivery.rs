@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::{subscriber::SubscriberId, webhook::WebhookType};
 
 pub mod addressed;
+pub mod letter;
 pub mod request;
 pub mod settlement;
 pub mod wire;

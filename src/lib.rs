@@ -5,6 +5,7 @@
 //! [`intake`] → [`broker`] → [`deliver`], built and stopped by [`bridge`].
 
 pub mod admin;
+pub mod archive;
 pub mod bridge;
 pub mod broker;
 pub mod cli;

@@ -1,15 +1,57 @@
 //! Who is subscribed now: the subscribers' files and the store, in one live set. A change made here
-//! or told by another bridge is a change of one entry.
+//! or told by another bridge is a change of one entry; a full look at the store on every reconnect
+//! and every five minutes makes up for what was missed.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, info, warn};
+use uuid::Uuid;
 
 use crate::{
+    broker::{
+        connection::OPERATION_TIMEOUT,
+        consumer::{Options, Session},
+        message::Message,
+        publisher::{PublishError, Publisher},
+    },
     store::{
         Store, StoreError,
-        subscribers::{Condition, Given, Saved},
+        subscribers::{Condition, Given, ReadSubscriber, Saved},
     },
-    subscriber::{LiveSubscribers, Subscriber, SubscriberId},
+    subscriber::{
+        LiveSubscribers, Origin, Subscriber, SubscriberId, SubscriberSet, loading::Rules,
+    },
 };
+
+/// How often the whole store is looked at.
+const RELOAD: Duration = Duration::from_mins(5);
+/// The pause before that is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Subscribers read from the store at a time.
+const PAGE: usize = 1_000;
+/// Ids and versions read at a time.
+const VERSIONS: usize = 10_000;
+/// Subscribers read by their ids at a time.
+const CHUNK: usize = 200;
+/// News taken at a time.
+const NEWS: usize = 256;
+/// How long a delivery waits for the store to say whether it knows its subscriber, and for how long
+/// the answer holds that it does not.
+const ASK: Duration = Duration::from_secs(2);
+const UNKNOWN_FOR: Duration = Duration::from_secs(1);
+/// How many unknown subscribers are remembered.
+const MOST_UNKNOWN: usize = 10_000;
+/// How long it is tried to tell the other bridges of a change.
+const TELL: Duration = Duration::from_mins(1);
 
 /// Why a change was not made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,25 +69,144 @@ pub enum ChangeError {
 
 /// Knows and changes who is subscribed. Cheap to clone.
 #[derive(Clone)]
-pub struct Registry {
+pub struct Registry(Arc<Inner>);
+
+struct Inner {
     live: LiveSubscribers,
+    /// Held while the next set is made of the live one.
+    making: Mutex<()>,
+    /// Held while subscribers are read from the store and put into the set: what is read first must
+    /// be put there first.
+    reading: tokio::sync::Mutex<()>,
     store: Option<Store>,
+    rules: Rules,
+    /// Whether the store was loaded once, or there is none.
+    loaded: watch::Sender<bool>,
+    changed: Notify,
+    /// Asks for a full look at the store.
+    look: Notify,
+    unknown: Mutex<HashMap<SubscriberId, Instant>>,
+    publisher: Publisher,
+    exchange: String,
+    tasks: TaskTracker,
 }
 
 impl Registry {
+    /// A registry of nobody yet. It tells other bridges over `exchange`; `tasks` know what it does in
+    /// the background.
+    pub fn new(
+        store: Option<Store>,
+        rules: Rules,
+        publisher: Publisher,
+        exchange: String,
+        tasks: TaskTracker,
+    ) -> Self {
+        let loaded = watch::Sender::new(store.is_none());
+        Self(Arc::new(Inner {
+            live: LiveSubscribers::default(),
+            making: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
+            store,
+            rules,
+            loaded,
+            changed: Notify::new(),
+            look: Notify::new(),
+            unknown: Mutex::default(),
+            publisher,
+            exchange,
+            tasks,
+        }))
+    }
+
     /// The subscribers as they are now.
     pub fn live(&self) -> &LiveSubscribers {
-        &self.live
+        &self.0.live
     }
 
     /// The store, if there is one.
     pub fn store(&self) -> Option<&Store> {
-        self.store.as_ref()
+        self.0.store.as_ref()
     }
 
-    /// The subscriber with this id; one that is not known here is looked for in the store.
+    /// Whether it is known who is subscribed: a store that is given must have been loaded once.
+    pub fn loaded(&self) -> watch::Receiver<bool> {
+        self.0.loaded.subscribe()
+    }
+
+    /// Waits until somebody came, went or changed since this was last asked.
+    pub async fn changed(&self) {
+        self.0.changed.notified().await;
+    }
+
+    /// Takes over the subscribers of the files, in place of those that came from files before. A file
+    /// goes before the store.
+    pub fn take_files(&self, files: &SubscriberSet) {
+        let mut shadowed = false;
+        self.make(|set| {
+            let from_file = |one: &&Arc<Subscriber>| matches!(one.origin, Origin::File { .. });
+            let before = set.iter().filter(from_file).map(|one| one.id.clone());
+            for id in before.collect::<Vec<_>>() {
+                if files.get(id.as_str()).is_none() {
+                    set.remove(id.as_str());
+                    // The store may have one of this id, too.
+                    shadowed = true;
+                }
+            }
+            for subscriber in files.iter() {
+                warn_of_shadow(set.get(subscriber.id.as_str()), &subscriber.origin);
+                set.insert(subscriber.clone());
+            }
+        });
+        if shadowed {
+            self.0.look.notify_one();
+        }
+    }
+
+    /// How many subscribers come from files.
+    pub fn in_files(&self) -> usize {
+        let from_file = |one: &&Arc<Subscriber>| matches!(one.origin, Origin::File { .. });
+        self.0.live.load().iter().filter(from_file).count()
+    }
+
+    /// The subscriber with this id. One that is not known here may have been made through another
+    /// bridge just now, so the store is asked, but not waited for.
     pub async fn find(&self, id: &SubscriberId) -> Option<Arc<Subscriber>> {
-        self.live.load().get(id.as_str()).cloned()
+        let known = || self.0.live.load().get(id.as_str()).cloned();
+        if let Some(subscriber) = known() {
+            return Some(subscriber);
+        }
+        let store = self.0.store.as_ref()?;
+        if store.away().is_some() || self.is_unknown(id) {
+            return None;
+        }
+        let ids = [id.clone()];
+        match tokio::time::timeout(ASK, self.read(&ids)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(subscriber = %id, "cannot be looked for: {error}"),
+            Err(_) => debug!(subscriber = %id, "the store takes too long to tell"),
+        }
+        let found = known();
+        if found.is_none() {
+            let mut unknown = self.unknown();
+            if unknown.len() >= MOST_UNKNOWN {
+                unknown.clear();
+            }
+            unknown.insert(id.clone(), Instant::now());
+        }
+        found
+    }
+
+    fn is_unknown(&self, id: &SubscriberId) -> bool {
+        self.unknown()
+            .get(id)
+            .is_some_and(|asked| asked.elapsed() < UNKNOWN_FOR)
+    }
+
+    fn unknown(&self) -> MutexGuard<'_, HashMap<SubscriberId, Instant>> {
+        self.0
+            .unknown
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes or replaces a subscriber, whose `origin` does not matter, here and on every other
@@ -57,10 +218,12 @@ impl Registry {
         condition: Condition,
         by: &str,
     ) -> Result<Saved, ChangeError> {
-        let store = self.store.as_ref().ok_or(ChangeError::NoStore)?;
-        Ok(store
+        let store = self.writable(&subscriber.id)?;
+        let saved = store
             .put_subscriber(subscriber, given, condition, by)
-            .await?)
+            .await?;
+        self.tell(&subscriber.id).await;
+        Ok(saved)
     }
 
     /// Enables or disables a subscriber.
@@ -71,13 +234,239 @@ impl Registry {
         condition: Condition,
         by: &str,
     ) -> Result<Saved, ChangeError> {
-        let store = self.store.as_ref().ok_or(ChangeError::NoStore)?;
-        Ok(store.enable_subscriber(id, enabled, condition, by).await?)
+        let store = self.writable(id)?;
+        let saved = store.enable_subscriber(id, enabled, condition, by).await?;
+        self.tell(id).await;
+        Ok(saved)
     }
 
     /// Removes a subscriber.
     pub async fn delete(&self, id: &SubscriberId, condition: Condition) -> Result<(), ChangeError> {
-        let store = self.store.as_ref().ok_or(ChangeError::NoStore)?;
-        Ok(store.delete_subscriber(id, condition).await?)
+        let store = self.writable(id)?;
+        store.delete_subscriber(id, condition).await?;
+        self.tell(id).await;
+        Ok(())
+    }
+
+    fn writable(&self, id: &SubscriberId) -> Result<&Store, ChangeError> {
+        let store = self.0.store.as_ref().ok_or(ChangeError::NoStore)?;
+        match self.0.live.load().get(id.as_str()).map(|one| &one.origin) {
+            Some(origin @ Origin::File { .. }) => Err(ChangeError::InFile(origin.to_string())),
+            Some(Origin::Store { .. }) | None => Ok(store),
+        }
+    }
+
+    /// Takes a change over here, and tells the other bridges in the background.
+    async fn tell(&self, id: &SubscriberId) {
+        if let Err(error) = self.read(std::slice::from_ref(id)).await {
+            debug!(subscriber = %id, "a change is taken over later: {error}");
+            self.0.look.notify_one();
+        }
+        let message = Message {
+            exchange: self.0.exchange.clone(),
+            routing_key: String::new(),
+            message_id: Uuid::new_v4().to_string(),
+            content_type: None,
+            kind: None,
+            app_id: None,
+            timestamp: None,
+            headers: Vec::new(),
+            body: id.as_str().to_owned().into(),
+        };
+        let (publisher, until) = (self.0.publisher.clone(), Instant::now() + TELL);
+        self.0.tasks.spawn(async move {
+            loop {
+                let told = publisher
+                    .publish_one(message.clone(), OPERATION_TIMEOUT)
+                    .await;
+                match told {
+                    // Nobody listens, this bridge included: the next look at the store will do.
+                    Ok(()) | Err(PublishError::Returned(_) | PublishError::Stopped) => return,
+                    Err(error) if Instant::now() >= until => {
+                        return warn!(
+                            "other bridges hear of a change only in five minutes: {error}"
+                        );
+                    }
+                    Err(_) => tokio::time::sleep(AGAIN).await,
+                }
+            }
+        });
+    }
+
+    /// How the news of other bridges are consumed.
+    pub fn options(&self) -> Options {
+        Options {
+            queue: self.0.exchange.clone(),
+            prefetch: u16::MAX,
+            bytes: None,
+            gate: None,
+            listens_to: Some(self.0.exchange.clone()),
+        }
+    }
+
+    /// Hears the news of other bridges for one session of the consumer.
+    pub async fn listen(self, mut session: Session) {
+        let settler = session.settler();
+        // What was said before it listened.
+        self.0.look.notify_one();
+        while let Some(chunk) = session.next(NEWS).await {
+            let id = |body: &[u8]| Some(SubscriberId::new(std::str::from_utf8(body).ok()?));
+            let ids: HashSet<_> = chunk.iter().filter_map(|one| id(&one.body)).collect();
+            let ids: Vec<_> = ids.into_iter().collect();
+            if let Err(error) = self.read(&ids).await {
+                debug!("news are taken over later: {error}");
+                self.0.look.notify_one();
+            }
+            if let Some(last) = chunk.last() {
+                settler.ack_up_to(last.tag).await;
+            }
+        }
+    }
+
+    /// Loads the store, and then looks at it whenever that is asked for, when it returns, and every
+    /// five minutes, until `stop`.
+    pub async fn keep(&self, stop: CancellationToken) {
+        let Some(store) = &self.0.store else { return };
+        let mut there = store.there();
+        loop {
+            let looked = tokio::select! {
+                () = stop.cancelled() => return,
+                looked = self.look(store) => looked,
+            };
+            if let Err(error) = looked {
+                debug!("the store is looked at later: {error}");
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(AGAIN) => {}
+                }
+                if there.wait_for(|there| *there).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.0.look.notified() => {}
+                () = tokio::time::sleep(RELOAD) => {}
+            }
+        }
+    }
+
+    async fn look(&self, store: &Store) -> Result<(), StoreError> {
+        if *self.0.loaded.borrow() {
+            return self.compare(store).await;
+        }
+        let began = Instant::now();
+        self.load(store).await?;
+        let (enabled, disabled) = self.0.live.load().counts();
+        info!(enabled, disabled, took = ?began.elapsed(), "subscribers loaded from the store");
+        self.0.loaded.send_replace(true);
+        store.encrypt_anew().await.map(drop)
+    }
+
+    /// Reads everything, page by page.
+    async fn load(&self, store: &Store) -> Result<(), StoreError> {
+        let _reading = self.0.reading.lock().await;
+        let mut after = String::new();
+        loop {
+            let page = store.subscribers_after(&after, PAGE, &self.0.rules).await?;
+            let Some((last, _)) = page.last() else {
+                return Ok(());
+            };
+            after.clone_from(last);
+            self.make(|set| {
+                for (id, read) in page {
+                    take(set, &id, read);
+                }
+            });
+        }
+    }
+
+    /// Reads what has another version than here, and forgets what is no longer there.
+    async fn compare(&self, store: &Store) -> Result<(), StoreError> {
+        let mut after = String::new();
+        let mut there: HashMap<String, i64> = HashMap::new();
+        loop {
+            let page = store.versions_after(&after, VERSIONS).await?;
+            let Some((last, _)) = page.last() else { break };
+            after.clone_from(last);
+            there.extend(page);
+        }
+        let mut differing = Vec::new();
+        let set = self.0.live.load_full();
+        for one in set.iter() {
+            let version = there.remove(one.id.as_str());
+            match one.origin {
+                Origin::Store { version: known } if version != Some(known) => {
+                    differing.push(one.id.clone());
+                }
+                Origin::Store { .. } | Origin::File { .. } => {}
+            }
+        }
+        differing.extend(there.into_keys().map(SubscriberId::new));
+        if !differing.is_empty() {
+            debug!(subscribers = differing.len(), "changes were missed");
+        }
+        self.read(&differing).await
+    }
+
+    /// Reads these subscribers from the store, and has them here as they are there.
+    async fn read(&self, ids: &[SubscriberId]) -> Result<(), StoreError> {
+        let Some(store) = &self.0.store else {
+            return Ok(());
+        };
+        for ids in ids.chunks(CHUNK) {
+            let _reading = self.0.reading.lock().await;
+            let read = store.subscribers_with(ids, &self.0.rules).await?;
+            let found: HashSet<String> = read.iter().map(|(id, _)| id.clone()).collect();
+            self.make(|set| {
+                for (id, read) in read {
+                    take(set, &id, read);
+                }
+                for id in ids.iter().filter(|id| !found.contains(id.as_str())) {
+                    if let Some(Origin::Store { .. }) = set.get(id.as_str()).map(|one| &one.origin)
+                    {
+                        set.remove(id.as_str());
+                    }
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Makes the next set of the live one.
+    fn make(&self, change: impl FnOnce(&mut SubscriberSet)) {
+        {
+            let _one = self.0.making.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut set = SubscriberSet::clone(&self.0.live.load());
+            change(&mut set);
+            self.0.live.store(Arc::new(set));
+        }
+        self.0.changed.notify_one();
+    }
+}
+
+/// Puts what was read from the store into a set, unless it is there already, or a file says otherwise.
+fn take(set: &mut SubscriberSet, id: &str, read: ReadSubscriber) {
+    let subscriber = match read {
+        Ok(subscriber) => subscriber,
+        // Whatever was known of it still holds.
+        Err(error) => return warn!("{error}"),
+    };
+    match set.get(id).map(|known| &known.origin) {
+        Some(origin @ Origin::File { .. }) => warn_of_shadow(Some(&Arc::new(subscriber)), origin),
+        Some(known) if *known == subscriber.origin => {}
+        Some(_) | None => set.insert(Arc::new(subscriber)),
+    }
+}
+
+fn warn_of_shadow(stored: Option<&Arc<Subscriber>>, file: &Origin) {
+    if let Some(stored) = stored
+        && matches!(stored.origin, Origin::Store { .. })
+    {
+        warn!(
+            subscriber = %stored.id,
+            "is defined in {file} and in the store: the file holds. Give one of the two another id"
+        );
     }
 }

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use crate::settings::{StorePlace, StoreSettings};
 
+mod archiving;
 mod database;
 pub mod dead_letters;
 mod definition;
@@ -27,6 +28,7 @@ pub mod subscribers;
 use database::Database;
 use keys::Keyring;
 
+pub use archiving::NewDeadLetter;
 pub use keys::KeyError;
 
 /// How long one operation may take. A database that is slower is as good as away.
@@ -139,16 +141,16 @@ impl Store {
             };
             let pause = if looked.is_ok() { LOOK } else { AGAIN };
             let mut there = self.0.there.subscribe();
+            let found_away = async {
+                if there.wait_for(|there| !there).await.is_ok() {
+                    tokio::time::sleep(AGAIN).await;
+                }
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
                 // Somebody found that it is away: look for it sooner.
-                _ = there.wait_for(|there| !there), if looked.is_ok() => {
-                    tokio::select! {
-                        () = stop.cancelled() => return,
-                        () = tokio::time::sleep(AGAIN) => {}
-                    }
-                }
+                () = found_away, if looked.is_ok() => {}
             }
         }
     }
@@ -173,7 +175,8 @@ impl Store {
     }
 
     async fn look(&self) -> Result<(), StoreError> {
-        self.with(async |opened| opened.database.look().await).await
+        self.timed(async { self.opened()?.database.look().await })
+            .await
     }
 
     fn opened(&self) -> Result<&Opened, StoreError> {
@@ -183,13 +186,12 @@ impl Store {
         })
     }
 
-    /// Runs an operation with a deadline, and notes whether the database was there.
-    async fn with<T>(
+    /// Gives an operation its time, and notes whether the database was there.
+    async fn timed<T>(
         &self,
-        operation: impl AsyncFnOnce(&Opened) -> Result<T, StoreError>,
+        operation: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let opened = self.opened()?;
-        let result = tokio::time::timeout(OPERATION_TIMEOUT, operation(opened))
+        let result = tokio::time::timeout(OPERATION_TIMEOUT, operation)
             .await
             .unwrap_or_else(|_| Err(slow(OPERATION_TIMEOUT)));
         self.note(&result);

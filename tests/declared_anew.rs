@@ -42,6 +42,8 @@ async fn a_consumer_is_not_there_before_its_queue_is_bound_again() {
         queue: events.clone(),
         prefetch: 10,
         bytes: None,
+        gate: None,
+        listens_to: None,
     };
     tasks.spawn(consume(home.clone(), options, stop.clone(), present, work));
     let mut wait = async |what: &str, now: bool| {

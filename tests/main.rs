@@ -12,6 +12,7 @@
 mod support;
 
 mod alarm;
+mod archiving;
 mod audience;
 mod cluster;
 mod commands;
@@ -29,12 +30,15 @@ mod payloads;
 mod poison;
 mod private_node;
 mod publishing;
+mod registry;
 mod rejection;
 mod reload;
+mod replaying;
 mod retry;
 mod running;
 mod secrets;
 mod shortage;
+mod store;
 mod stuck_queue;
 mod summed_up;
 mod topology;

@@ -14,12 +14,14 @@ use lapin::{
     Channel,
     options::{
         BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions,
-        BasicNackOptions, BasicQosOptions,
+        BasicNackOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions,
     },
     types::FieldTable,
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
+use uuid::Uuid;
 
 use super::{
     connection::{ConnectError, OPERATION_TIMEOUT, deadline},
@@ -49,6 +51,11 @@ pub struct Options {
     pub prefetch: u16,
     /// What these may weigh together, about: fewer are asked for while they are large.
     pub bytes: Option<usize>,
+    /// Nothing is consumed while this is false.
+    pub gate: Option<watch::Receiver<bool>>,
+    /// An exchange, which a queue is made for that this consumer has for itself: bound to everything
+    /// there, and gone with it.
+    pub listens_to: Option<String>,
 }
 
 /// Whether a consumer is there.
@@ -74,10 +81,19 @@ pub async fn consume<W, F>(
     W: FnMut(Session) -> F,
     F: Future<Output = ()>,
 {
+    let mut gate = options.gate.clone();
     let mut link = home.link();
     let mut failures = 0;
     let mut said = false;
     while !stop.is_cancelled() {
+        if let Some(gate) = &mut gate {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                open = gate.wait_for(|open| *open) => if open.is_err() {
+                    return;
+                },
+            }
+        }
         let connection = tokio::select! {
             () = stop.cancelled() => return,
             up = link.wait_for(|link| matches!(link, Link::Up(_))) => match up {
@@ -142,8 +158,12 @@ pub async fn start(
 ) -> Result<Session, ConnectError> {
     deadline("start a consumer", START_TIMEOUT, async {
         let channel = connection.create_channel().await?;
+        let queue = match &options.listens_to {
+            Some(exchange) => listen(&channel, &options.queue, exchange).await?,
+            None => options.queue.clone(),
+        };
         let prefetch = Prefetch::new(options.prefetch, options.bytes);
-        let consumer = subscribe(&channel, &options.queue, prefetch.now()).await?;
+        let consumer = subscribe(&channel, &queue, prefetch.now()).await?;
         Ok::<_, lapin::Error>(Session {
             consumer,
             prefetch,
@@ -151,7 +171,7 @@ pub async fn start(
             ended: false,
             settler: Settler {
                 channel,
-                queue: options.queue.clone(),
+                queue,
                 used: Arc::default(),
             },
             stop: stop.clone(),
@@ -159,6 +179,31 @@ pub async fn start(
         })
     })
     .await
+}
+
+/// Makes a queue that only this connection has, bound to everything at an exchange, and gives its
+/// name, which begins with `name`. It is another one each time: the one of a connection that was lost
+/// stays until the broker has noticed.
+async fn listen(channel: &Channel, name: &str, exchange: &str) -> Result<String, lapin::Error> {
+    let queue = format!("{name}.{}", Uuid::new_v4());
+    let options = QueueDeclareOptions {
+        exclusive: true,
+        auto_delete: true,
+        ..QueueDeclareOptions::default()
+    };
+    channel
+        .queue_declare(queue.as_str().into(), options, FieldTable::default())
+        .await?;
+    channel
+        .queue_bind(
+            queue.as_str().into(),
+            exchange.into(),
+            "".into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        )
+        .await?;
+    Ok(queue)
 }
 
 async fn subscribe(

@@ -130,6 +130,13 @@ impl Topology {
                 foreign: false,
             });
         }
+        // What bridges tell each other about subscribers. Each makes a queue of its own on it.
+        exchanges.push(Exchange {
+            name: named("registry"),
+            kind: "fanout",
+            arguments: Arguments::new(),
+            foreign: false,
+        });
         let queue = |name: String,
                      dead_letters_to: Option<String>,
                      exchange: String,
@@ -191,6 +198,11 @@ impl Topology {
     /// The name of the queue that domain events wait in.
     pub fn events_queue(&self) -> String {
         format!("{}.events", self.prefix)
+    }
+
+    /// The name of the exchange over which bridges tell each other about subscribers.
+    pub fn registry_exchange(&self) -> String {
+        format!("{}.registry", self.prefix)
     }
 
     /// The queues of a set, `first` or `second`.

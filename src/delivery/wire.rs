@@ -21,12 +21,12 @@ const SUBSCRIBER: &str = "hookbridge-subscriber";
 const RECEIVED_AT: &str = "hookbridge-received-at";
 const REPLAY: &str = "hookbridge-replay";
 const CASE: &str = "hookbridge-case";
-const REASON: &str = "hookbridge-reason";
-const DETAIL: &str = "hookbridge-detail";
-const ATTEMPTS: &str = "hookbridge-attempts";
-const FAILED_AT: &str = "hookbridge-failed-at";
-const FIRST_REASON: &str = "hookbridge-first-reason";
-const FIRST_DETAIL: &str = "hookbridge-first-detail";
+pub(super) const REASON: &str = "hookbridge-reason";
+pub(super) const DETAIL: &str = "hookbridge-detail";
+pub(super) const ATTEMPTS: &str = "hookbridge-attempts";
+pub(super) const FAILED_AT: &str = "hookbridge-failed-at";
+pub(super) const FIRST_REASON: &str = "hookbridge-first-reason";
+pub(super) const FIRST_DETAIL: &str = "hookbridge-first-detail";
 
 /// Where the bridge's own messages go: the names of its exchanges and the delay in its routing keys.
 #[derive(Debug, Clone)]

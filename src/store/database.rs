@@ -201,9 +201,12 @@ impl Database {
                     .application_name("hookbridge")
                     .log_statements(LevelFilter::Off)
                     .log_slow_statements(LevelFilter::Off, Duration::ZERO);
-                let mut first = options.connect().await.map_err(away)?;
-                POSTGRES.run(&mut first).await.map_err(migrating)?;
-                drop(first);
+                let first = PgPoolOptions::new()
+                    .max_connections(1)
+                    .acquire_timeout(ACQUIRE);
+                let first = first.connect_with(options.clone()).await.map_err(away)?;
+                POSTGRES.run(&first).await.map_err(migrating)?;
+                first.close().await;
                 let limited = format!("SET statement_timeout = {STATEMENT_MS}");
                 let pool = PgPoolOptions::new()
                     .max_connections(CONNECTIONS)
@@ -232,6 +235,8 @@ impl Database {
             .journal_mode(SqliteJournalMode::Wal)
             // What is committed is acknowledged to the broker, and must outlive a power cut.
             .synchronous(SqliteSynchronous::Full)
+            // Enough to tell a good index from a bad one.
+            .pragma("analysis_limit", "1000")
             .busy_timeout(BUSY)
             .log_statements(LevelFilter::Off)
             .log_slow_statements(LevelFilter::Off, Duration::ZERO);
@@ -295,9 +300,35 @@ impl Database {
         Ok(found.is_some())
     }
 
-    #[cfg(test)]
-    pub(super) fn is_sqlite(&self) -> bool {
-        matches!(self, Self::Sqlite { .. })
+    /// How it would do what a statement asks for.
+    pub(super) async fn explain(&self, sql: Sql) -> Result<Vec<String>, StoreError> {
+        let prefixed = |prefix: &str| Sql {
+            text: format!("{prefix} {}", sql.text),
+            values: sql.values.clone(),
+        };
+        match self {
+            Self::Sqlite { .. } => {
+                let steps: Vec<(i64, i64, i64, String)> =
+                    self.rows(prefixed("EXPLAIN QUERY PLAN")).await?;
+                Ok(steps.into_iter().map(|(_, _, _, step)| step).collect())
+            }
+            Self::Postgres(_) => {
+                let steps: Vec<(String,)> = self.rows(prefixed("EXPLAIN")).await?;
+                Ok(steps.into_iter().map(|(step,)| step).collect())
+            }
+        }
+    }
+
+    /// Has the database count what it holds, so that it picks the index that finds the fewest.
+    pub(super) async fn analyse(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite { .. } => {
+                self.change(Sql::new("ANALYZE dead_letters")).await?;
+            }
+            // It does that by itself.
+            Self::Postgres(_) => {}
+        }
+        Ok(())
     }
 }
 
@@ -325,8 +356,8 @@ impl Transaction {
         })
     }
 
-    /// Makes a change; tells how many rows it concerned. One that makes two rows the same that must
-    /// not be is [`StoreError::UrlTaken`]: nothing else can.
+    /// Makes a change; tells how many rows it concerned. One that gives two cases' hooks the same URL
+    /// is [`StoreError::UrlTaken`]: nothing else that must be unique can be given twice.
     pub(super) async fn change(&mut self, sql: Sql) -> Result<u64, StoreError> {
         self.execute(sql).await.map_err(away)
     }

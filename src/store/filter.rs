@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::dead_letters::Kind;
+use super::{database::Sql, dead_letters::Kind};
 
 /// Which dead letters are meant: those for which everything given holds. Empty means all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,43 @@ impl Filter {
     /// Whether it lets everything through.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Adds its conditions to a statement on `dead_letters`; tells whether there are any.
+    pub(super) fn push_where(&self, sql: &mut Sql) -> bool {
+        let mut begun = false;
+        let mut and = |sql: &mut Sql, condition: &str| {
+            sql.push(if begun { " AND " } else { " WHERE " });
+            sql.push(condition);
+            begun = true;
+        };
+        if !self.ids.is_empty() {
+            and(sql, "id IN ");
+            sql.bind_all(self.ids.iter().copied());
+        }
+        if let Some(kind) = self.kind {
+            and(sql, "kind = ");
+            sql.bind(kind.as_str());
+        }
+        let texts = [
+            ("subscriber = ", &self.subscriber),
+            ("webhook = ", &self.webhook),
+            ("reason = ", &self.reason),
+        ];
+        for (condition, text) in texts {
+            if let Some(text) = text {
+                and(sql, condition);
+                // PostgreSQL takes no such text, and no dead letter has one.
+                sql.bind(text.replace('\0', "\u{fffd}"));
+            }
+        }
+        for (condition, time) in [("failed_at >= ", self.since), ("failed_at < ", self.until)] {
+            if let Some(time) = time {
+                and(sql, condition);
+                sql.bind(time.as_microsecond());
+            }
+        }
+        begun
     }
 }
 

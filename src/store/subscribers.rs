@@ -62,18 +62,19 @@ pub struct Saved {
 }
 
 /// A subscriber that was read, or why it cannot be.
-pub(crate) type ReadSubscriber = Result<Subscriber, StoreError>;
+pub type ReadSubscriber = Result<Subscriber, StoreError>;
 
 impl Store {
     /// Makes or replaces a subscriber. `by` is the name of the token.
-    pub(crate) async fn put_subscriber(
+    pub async fn put_subscriber(
         &self,
         subscriber: &Subscriber,
         given: Given,
         condition: Condition,
         by: &str,
     ) -> Result<Saved, StoreError> {
-        self.with(async |opened| {
+        self.timed(async {
+            let opened = self.opened()?;
             let id = subscriber.id.as_str();
             let written = Written::new(subscriber, given, &opened.keys)?;
             let hook_url = hook_url(opened, subscriber);
@@ -110,14 +111,15 @@ impl Store {
     }
 
     /// Enables or disables a subscriber.
-    pub(crate) async fn enable_subscriber(
+    pub async fn enable_subscriber(
         &self,
         id: &SubscriberId,
         enabled: bool,
         condition: Condition,
         by: &str,
     ) -> Result<Saved, StoreError> {
-        self.with(async |opened| {
+        self.timed(async {
+            let opened = self.opened()?;
             let mut transaction = opened.database.begin().await?;
             let version = next_version(&mut transaction).await?;
             let now = version_of(&mut transaction, id.as_str()).await?;
@@ -144,12 +146,13 @@ impl Store {
     }
 
     /// Removes a subscriber.
-    pub(crate) async fn delete_subscriber(
+    pub async fn delete_subscriber(
         &self,
         id: &SubscriberId,
         condition: Condition,
     ) -> Result<(), StoreError> {
-        self.with(async |opened| {
+        self.timed(async {
+            let opened = self.opened()?;
             let mut transaction = opened.database.begin().await?;
             next_version(&mut transaction).await?;
             let now = version_of(&mut transaction, id.as_str()).await?;
@@ -164,7 +167,7 @@ impl Store {
     }
 
     /// Up to `limit` subscribers behind the id `after`, in the order of their ids.
-    pub(crate) async fn subscribers_after(
+    pub async fn subscribers_after(
         &self,
         after: &str,
         limit: usize,
@@ -192,7 +195,8 @@ impl Store {
         sql: Sql,
         rules: &Rules,
     ) -> Result<Vec<(String, ReadSubscriber)>, StoreError> {
-        self.with(async |opened| {
+        self.timed(async {
+            let opened = self.opened()?;
             let rows: Vec<Row> = opened.database.rows(sql).await?;
             let read = |row: Row| (row.id.clone(), row.read(&opened.keys, rules));
             Ok(rows.into_iter().map(read).collect())
@@ -209,16 +213,18 @@ impl Store {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let text = "SELECT id, version FROM subscribers WHERE id > $1 ORDER BY id LIMIT $2";
         let sql = Sql::new(text).value(after).value(limit);
-        self.with(async |opened| opened.database.rows(sql).await)
+        self.timed(async { self.opened()?.database.rows(sql).await })
             .await
     }
 
     /// Encrypts with the first key what is encrypted with another, so that the other can go. Tells
     /// of how many subscribers.
-    pub(crate) async fn encrypt_anew(&self) -> Result<u64, StoreError> {
+    pub async fn encrypt_anew(&self) -> Result<u64, StoreError> {
         let mut done = 0;
         loop {
-            let some = self.with(encrypt_some_anew).await?;
+            let some = self
+                .timed(async { encrypt_some_anew(self.opened()?).await })
+                .await?;
             if some == 0 {
                 break;
             }

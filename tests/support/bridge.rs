@@ -6,7 +6,10 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use hookbridge::{
     bridge::{Bridge, BridgeError, Handle},
+    registry::Registry,
+    replay::Replays,
     settings,
+    store::Store,
     subscriber::loading::{Rules, load_directory},
 };
 use lapin::{
@@ -52,6 +55,7 @@ listen = "127.0.0.1:0"
 /// What a bridge is started with.
 pub struct Setup {
     uri: String,
+    user: String,
     settings: Table,
     folder: TempDir,
     client_uri: String,
@@ -65,6 +69,7 @@ impl Setup {
         vhost.add_user(&user, [".*"; 3]);
         let setup = Self {
             uri: vhost.uri_as(&user),
+            user,
             settings: SETTINGS.parse().unwrap(),
             folder: TempDir::new().unwrap(),
             client_uri: vhost.uri(),
@@ -89,6 +94,25 @@ impl Setup {
     pub fn subscriber(self, id: &str, text: &str) -> Self {
         write_subscriber(self.folder.path(), id, text);
         self
+    }
+
+    /// Gives the bridge a store of its own in SQLite.
+    pub fn sqlite(self) -> Self {
+        self.settings("[store]\nurl = \"sqlite://store.db\"\nsecret_key_file = \"store.key\"")
+    }
+
+    /// Gives the bridge a store in PostgreSQL, whose key is the same for all bridges.
+    pub fn postgres(self, url: &str) -> Self {
+        let key = self.folder.path().join("store.key");
+        std::fs::write(key, "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n").unwrap();
+        self.settings(&format!(
+            "[store]\nurl = \"{url}\"\nsecret_key_file = \"store.key\""
+        ))
+    }
+
+    /// Where the bridge's files are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Starts the bridge and waits until it says that it is ready.
@@ -121,6 +145,7 @@ impl Setup {
         let built = runtime.spawn(Bridge::build(settings, loaded));
         let bridge = built.await.unwrap().unwrap();
         let (handle, admin) = (bridge.handle(), bridge.admin_address());
+        let (registry, replays) = (bridge.registry(), bridge.replays());
         let http = reqwest::Client::builder()
             .no_proxy()
             .pool_max_idle_per_host(0)
@@ -132,7 +157,10 @@ impl Setup {
             runtime: Some(runtime),
             stopped: false,
             folder: self.folder,
+            user: self.user,
             handle,
+            registry,
+            replays,
             admin,
             http,
         }
@@ -144,6 +172,9 @@ pub struct RunningBridge {
     /// The test's own connection, in the virtual host of the bridge.
     pub client: Arc<Client>,
     pub handle: Handle,
+    pub registry: Registry,
+    user: String,
+    replays: Option<Replays>,
     admin: SocketAddr,
     running: JoinHandle<Result<(), BridgeError>>,
     runtime: Option<Runtime>,
@@ -153,6 +184,19 @@ pub struct RunningBridge {
 }
 
 impl RunningBridge {
+    /// The store, which the bridge must have.
+    pub fn store(&self) -> Store {
+        self.registry
+            .store()
+            .expect("the bridge has a store")
+            .clone()
+    }
+
+    /// Its replays.
+    pub fn replays(&self) -> &Replays {
+        self.replays.as_ref().expect("the bridge has a store")
+    }
+
     /// The status and the words of `/readyz`.
     pub async fn readiness(&self) -> (u16, String) {
         self.ask("/readyz").await
@@ -245,6 +289,21 @@ impl RunningBridge {
     /// Writes or replaces a subscriber's file; [`Self::reload`] has it read.
     pub fn write_subscriber(&self, id: &str, text: &str) {
         write_subscriber(self.folder.path(), id, text);
+    }
+
+    /// Removes a subscriber's file.
+    pub fn remove_subscriber(&self, id: &str) {
+        let file = self
+            .folder
+            .path()
+            .join("subscribers")
+            .join(format!("{id}.toml"));
+        std::fs::remove_file(file).unwrap();
+    }
+
+    /// Closes the bridge's connections, from the broker's side.
+    pub fn close_connections(&self, vhost: &Vhost) {
+        vhost.close_connections_of(&self.user);
     }
 
     /// Has the subscribers read again, and waits until as many are enabled and disabled.

@@ -10,6 +10,7 @@ pub mod faults;
 pub mod http;
 pub mod line;
 pub mod management;
+pub mod postgres;
 pub mod program;
 pub mod proxy;
 pub mod raw;

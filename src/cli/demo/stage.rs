@@ -212,6 +212,8 @@ async fn consume(
         queue,
         prefetch: 16,
         bytes: None,
+        gate: None,
+        listens_to: None,
     };
     consumer::start(connection, &options, stop)
         .await

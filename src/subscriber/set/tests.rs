@@ -1,11 +1,16 @@
 //! Who gets an event: each rule by itself, then all of them against a plain filter.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::subscriber::{AmqpTarget, Destination, Origin, SubscriberId, Target, WebhookTypes};
+use crate::subscriber::{
+    AmqpTarget, Destination, Interest, Origin, SubscriberId, Target, WebhookTypes,
+};
 
 fn subscriber(id: &str, interest: Interest, events: &[WebhookType]) -> Subscriber {
     Subscriber {
@@ -180,6 +185,33 @@ fn subscribers_are_found_by_id_and_listed_in_its_order() {
     assert_eq!(set.counts(), (3, 0));
 }
 
+#[test]
+fn many_subscribers_stay_in_order_as_they_come_and_go() {
+    let id = |number: u32| format!("s{:05}", number.wrapping_mul(7_919) % 5_000);
+    let mut set = SubscriberSet::default();
+    for number in 0..5_000 {
+        set.insert(Arc::new(subscriber(&id(number), cases(&["c"]), &[STATUS])));
+    }
+    for number in (0..5_000).filter(|number| number % 3 == 0) {
+        assert!(set.remove(&id(number)).is_some());
+    }
+    let listed: Vec<_> = set.iter().map(|one| one.id.as_str().to_owned()).collect();
+    let mut expected: Vec<_> = (0..5_000)
+        .filter(|number| number % 3 != 0)
+        .map(id)
+        .collect();
+    expected.sort();
+    assert_eq!(listed, expected);
+    assert_eq!(set.counts(), (expected.len(), 0));
+    let page: Vec<_> = set
+        .after(&expected[99])
+        .take(10)
+        .map(|one| one.id.as_str())
+        .collect();
+    assert_eq!(page, expected[100..110]);
+    assert!(expected.iter().all(|id| set.get(id).is_some()));
+}
+
 /// The rules as they are written down, one subscriber at a time.
 fn is_entitled(subscriber: &Subscriber, kind: WebhookType, audience: &Audience) -> bool {
     let of_case = |cases: &BTreeSet<String>| {
@@ -235,6 +267,45 @@ fn any_subscriber() -> impl Strategy<Value = Subscriber> {
 }
 
 proptest! {
+    /// A set that was changed many times, one subscriber at a time, is the set of what is left; and
+    /// the set that it was made from is what it was.
+    #[test]
+    fn a_changed_set_is_the_set_of_what_is_left(
+        changes in prop::collection::vec((0..40_u8, prop::option::of(any_subscriber())), 0..200),
+        kind in prop::sample::select(WebhookType::ALL.to_vec()),
+        case in prop::option::of(name()),
+        parties in prop::collection::btree_set(name(), 0..4),
+    ) {
+        let audience = Audience { case, parties: parties.into_iter().collect(), sender: None };
+        let look = |set: &SubscriberSet| {
+            let ids = |found: Vec<&Arc<Subscriber>>| -> Vec<SubscriberId> {
+                found.into_iter().map(|one| one.id.clone()).collect()
+            };
+            let mut found = ids(set.matching(kind, &audience).collect());
+            found.sort();
+            (ids(set.iter().collect()), found, set.counts())
+        };
+        let mut left = BTreeMap::new();
+        let mut set = SubscriberSet::default();
+        for (number, change) in changes {
+            let id = SubscriberId::new(format!("s{number:02}"));
+            let (before, seen) = (set.clone(), look(&set));
+            match change {
+                Some(one) => {
+                    let one = Subscriber { id: id.clone(), ..one };
+                    left.insert(id, one.clone());
+                    set.insert(Arc::new(one));
+                }
+                None => prop_assert_eq!(set.remove(id.as_str()).is_some(), left.remove(&id).is_some()),
+            }
+            prop_assert_eq!(look(&before), seen);
+        }
+        let ids: Vec<_> = left.keys().cloned().collect();
+        let after: Vec<_> = set.after("s20").map(|one| one.id.clone()).collect();
+        prop_assert_eq!(after, ids.into_iter().filter(|id| id.as_str() > "s20").collect::<Vec<_>>());
+        prop_assert_eq!(look(&set), look(&SubscriberSet::new(left.into_values().collect())));
+    }
+
     #[test]
     fn the_indexes_agree_with_a_plain_filter(
         subscribers in prop::collection::vec(any_subscriber(), 0..24),

@@ -1,0 +1,161 @@
+//! The archiver: moves dead letters from the queues `dead`, `rejected` and `lost` into the store:
+//! insert, commit, then acknowledge. While the store is away it does not consume, and what it had is
+//! in its queue again. It also keeps count of what the store holds, and removes what is old.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use crate::{
+    broker::{
+        consumer::{Options, Session},
+        message::Received,
+    },
+    delivery::letter::letter,
+    store::{NewDeadLetter, Store, dead_letters::Kind},
+    telemetry::metrics::Metrics,
+};
+
+/// Dead letters that are put into the store together.
+const BATCH: usize = 500;
+/// How many wait here meanwhile, at most, and what they may weigh together.
+const PREFETCH: u16 = 1_000;
+const BYTES: usize = 32 * 1024 * 1024;
+/// How often what the store holds is counted.
+const COUNT: Duration = Duration::from_secs(5);
+/// How often what is old is removed, at most and at least.
+const SWEEP: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(10));
+
+/// Moves dead letters into the store.
+pub struct Archive {
+    /// Where to.
+    pub store: Store,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Archive {
+    /// How the queue of this kind, under the names that begin with `prefix`, is consumed.
+    pub fn options(&self, prefix: &str, kind: Kind) -> Options {
+        Options {
+            queue: format!("{prefix}.{}", kind.as_str()),
+            prefetch: PREFETCH,
+            bytes: Some(BYTES),
+            gate: Some(self.store.there()),
+            listens_to: None,
+        }
+    }
+
+    /// Moves dead letters for one session of a consumer.
+    pub async fn work(self: Arc<Self>, mut session: Session, kind: Kind) {
+        let settler = session.settler();
+        while let Some(chunk) = session.next(BATCH).await {
+            let Some(last) = chunk.last().map(|received| received.tag) else {
+                continue;
+            };
+            let count = chunk.len();
+            let now = Timestamp::now();
+            let letters = chunk.into_iter().map(|one| new_letter(kind, one, now));
+            match self.store.archive(letters.collect()).await {
+                Ok(()) => {
+                    self.metrics.archived(kind.as_str(), count);
+                    settler.ack_up_to(last).await;
+                }
+                Err(error) => {
+                    debug!(
+                        queue = kind.as_str(),
+                        "dead letters wait in their queue: {error}"
+                    );
+                    // Not one after the other: its end gives all of them back at once.
+                    return session.end().await;
+                }
+            }
+        }
+    }
+
+    /// Counts what the store holds, until `stop`.
+    pub async fn keep_count(&self, stop: CancellationToken) {
+        loop {
+            let there = self.store.away().is_none();
+            if there && let Ok(open) = self.store.open_dead_letters().await {
+                self.metrics.dead_letters(open);
+            }
+            self.metrics.store(self.store.away().is_none());
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(COUNT) => {}
+            }
+        }
+    }
+
+    /// Removes what was kept for `store.dead_letter_retention`, and keeps the rest quick to find, until
+    /// `stop`.
+    pub async fn sweep(&self, stop: CancellationToken) {
+        let retention = self.store.retention();
+        let pause = retention.map_or(SWEEP.1, |kept| (kept / 10).clamp(SWEEP.0, SWEEP.1));
+        loop {
+            let there = self.store.away().is_none();
+            if there && let Err(error) = self.store.analyse().await {
+                debug!("the store is not analysed: {error}");
+            }
+            if there && let Some(retention) = retention {
+                let before = Timestamp::now().checked_sub(retention);
+                let before = before.unwrap_or(Timestamp::UNIX_EPOCH);
+                match self.store.delete_older(before).await {
+                    Ok(0) => {}
+                    Ok(removed) => {
+                        self.metrics.removed(removed);
+                        info!(
+                            removed,
+                            "dead letters older than store.dead_letter_retention are removed"
+                        );
+                    }
+                    Err(error) => debug!("old dead letters stay for now: {error}"),
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+}
+
+fn new_letter(kind: Kind, received: Received, now: Timestamp) -> NewDeadLetter {
+    let letter = letter(&received, kind == Kind::Rejected);
+    let message_id = received.message_id().unwrap_or_default().to_owned();
+    let (first_reason, first_detail) = letter.first.unzip();
+    let delivery = letter.consumed.map(|consumed| consumed.delivery);
+    let routing_key = received.routing_key;
+    let detail = match kind {
+        Kind::Lost if delivery.is_some() => {
+            format!(
+                "no queue took it (routing key {routing_key}); {}",
+                letter.detail
+            )
+        }
+        _ => letter.detail,
+    };
+    NewDeadLetter {
+        kind,
+        message_id,
+        webhook_id: delivery.as_ref().map(|one| one.webhook_id.to_string()),
+        replay: delivery.as_ref().map_or(0, |one| one.replay.into()),
+        subscriber: delivery.as_ref().map(|one| one.subscriber.to_string()),
+        webhook: delivery.as_ref().map(|one| one.kind.name().to_owned()),
+        case: delivery.as_ref().and_then(|one| one.case.clone()),
+        reason: letter.reason,
+        detail,
+        attempts: letter.attempts,
+        first_reason,
+        first_detail,
+        event_time: delivery.as_ref().map(|one| one.event_time),
+        received_at: delivery.as_ref().map(|one| one.received_at),
+        failed_at: letter.failed_at.unwrap_or(now),
+        routing_key,
+        traceparent: delivery.and_then(|one| one.traceparent),
+        payload: received.body.into(),
+    }
+}

@@ -1,0 +1,225 @@
+//! Subscribers that are changed while bridges run.
+
+use std::{sync::Arc, time::Duration};
+
+use hookbridge::{
+    registry::ChangeError,
+    store::subscribers::{Condition, Given},
+    subscriber::{Subscriber, SubscriberId, Target},
+};
+use tokio::time::Instant;
+
+use crate::support::{
+    bridge::{RunningBridge, Setup},
+    broker::Vhost,
+    eventually::eventually,
+    http::Receiver,
+    postgres,
+    program::event,
+};
+
+const LONG: Duration = Duration::from_mins(1);
+
+/// A subscriber to everything, which does not come from a file.
+fn subscriber(id: &str, url: &str, authorization: Option<&str>) -> Subscriber {
+    use hookbridge::{
+        subscriber::{HttpTarget, Interest, Origin},
+        webhook::WebhookType,
+    };
+    Subscriber {
+        id: SubscriberId::new(id),
+        enabled: true,
+        interest: Interest::All,
+        events: WebhookType::ALL.into_iter().collect(),
+        signing_secrets: Vec::new(),
+        timeout: Duration::from_secs(5),
+        max_in_flight: 8,
+        target: Target::Http(HttpTarget {
+            url: url.parse().unwrap(),
+            authorization: authorization.map(Into::into),
+            headers: Vec::new(),
+        }),
+        origin: Origin::Store { version: 0 },
+    }
+}
+
+async fn put(bridge: &RunningBridge, one: &Subscriber) {
+    let put = bridge
+        .registry
+        .put(one, Given::default(), Condition::None, "ops")
+        .await;
+    put.unwrap();
+}
+
+/// Waits until a bridge knows a subscriber as it is wanted.
+async fn knows(
+    bridge: &RunningBridge,
+    id: &str,
+    wanted: impl Fn(Option<&Arc<Subscriber>>) -> bool,
+) {
+    let what = format!("the bridge knows of {id}");
+    let known = async || wanted(bridge.registry.live().load().get(id)).then_some(());
+    eventually(&what, LONG, known).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_through_one_bridge_is_at_once_one_of_the_others() {
+    let vhost = Vhost::new("registry");
+    let url = postgres::server().database().await;
+    let receiver = Receiver::start().await;
+    let bridge = async || Setup::new(&vhost).postgres(&url).start().await;
+    let (one, other) = (bridge().await, bridge().await);
+    let bystander = subscriber("bystander", &receiver.url("/by"), None);
+    put(&one, &bystander).await;
+    knows(&other, "bystander", |found| found.is_some()).await;
+    let untouched = other
+        .registry
+        .live()
+        .load()
+        .get("bystander")
+        .unwrap()
+        .clone();
+
+    let began = Instant::now();
+    put(
+        &one,
+        &subscriber("fixit", &receiver.url("/hook"), Some("Bearer one")),
+    )
+    .await;
+    knows(&other, "fixit", |found| found.is_some()).await;
+    println!("known to the other after {:?}", began.elapsed());
+    other
+        .wait_for_metric("hookbridge_subscribers", &[("state", "enabled")], 2)
+        .await;
+    other.publish(&event("first", &[])).await;
+    receiver.wait_for(2, LONG).await;
+
+    put(
+        &one,
+        &subscriber("fixit", &receiver.url("/hook"), Some("Bearer two")),
+    )
+    .await;
+    let has_two = |found: Option<&Arc<Subscriber>>| {
+        found.is_some_and(|one| format!("{:?}", one.origin).contains("version: 3"))
+    };
+    knows(&other, "fixit", has_two).await;
+    other.publish(&event("second", &[])).await;
+    receiver.wait_for(4, LONG).await;
+    let sent = receiver.arrivals_at("/hook");
+    let sent: Vec<_> = sent
+        .iter()
+        .map(|one| one.header("authorization").unwrap())
+        .collect();
+    assert_eq!(sent, ["Bearer one", "Bearer two"]);
+
+    let id = SubscriberId::new("fixit");
+    one.registry
+        .enable(&id, false, Condition::Exists, "ops")
+        .await
+        .unwrap();
+    knows(&other, "fixit", |found| {
+        found.is_some_and(|one| !one.enabled)
+    })
+    .await;
+    one.registry.delete(&id, Condition::None).await.unwrap();
+    knows(&other, "fixit", |found| found.is_none()).await;
+    let still = other
+        .registry
+        .live()
+        .load()
+        .get("bystander")
+        .unwrap()
+        .clone();
+    assert!(
+        Arc::ptr_eq(&still, &untouched),
+        "nobody else was read again"
+    );
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_bridge_did_not_hear_it_asks_for_or_finds_when_it_reconnects() {
+    let vhost = Vhost::new("registry");
+    let url = postgres::server().database().await;
+    let receiver = Receiver::start().await;
+    let bridge = Setup::new(&vhost).postgres(&url).start().await;
+    // Through the store alone, so that nobody tells.
+    let store = bridge.store();
+    let quiet = async |one: &Subscriber| {
+        store
+            .put_subscriber(one, Given::default(), Condition::None, "ops")
+            .await
+            .unwrap();
+    };
+    quiet(&subscriber("unheard", &receiver.url("/hook"), None)).await;
+    assert!(bridge.registry.live().load().get("unheard").is_none());
+    let found = bridge.registry.find(&SubscriberId::new("unheard")).await;
+    assert!(found.is_some(), "it asks before it calls somebody unknown");
+    assert!(
+        bridge
+            .registry
+            .find(&SubscriberId::new("nobody"))
+            .await
+            .is_none()
+    );
+
+    quiet(&subscriber("missed", &receiver.url("/hook"), None)).await;
+    let id = SubscriberId::new("unheard");
+    store.delete_subscriber(&id, Condition::None).await.unwrap();
+    bridge.close_connections(&vhost);
+    knows(&bridge, "missed", |found| found.is_some()).await;
+    knows(&bridge, "unheard", |found| found.is_none()).await;
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_in_a_file_is_changed_there_and_goes_before_the_store() {
+    let vhost = Vhost::new("registry");
+    let receiver = Receiver::start().await;
+    let url = receiver.url("/file");
+    let text = format!("scope = \"all\"\nevents = [\"*\"]\n[http]\nurl = \"{url}\"\n");
+    let bridge = Setup::new(&vhost)
+        .sqlite()
+        .subscriber("fixit", &text)
+        .start()
+        .await;
+    let one = subscriber("fixit", &receiver.url("/store"), None);
+    let refused = bridge
+        .registry
+        .put(&one, Given::default(), Condition::None, "ops")
+        .await;
+    let Err(ChangeError::InFile(place)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(place.ends_with("fixit.toml:1"), "{place}");
+
+    let other = subscriber("other", &receiver.url("/store"), None);
+    put(&bridge, &other).await;
+    bridge.write_subscriber("other", &text);
+    bridge.reload(2, 0).await;
+    let in_file = |found: Option<&Arc<Subscriber>>| {
+        found.is_some_and(|one| one.origin.to_string().ends_with("other.toml:1"))
+    };
+    knows(&bridge, "other", in_file).await;
+    bridge.remove_subscriber("other");
+    bridge.handle.reload();
+    let in_store = |found: Option<&Arc<Subscriber>>| {
+        found.is_some_and(|one| one.origin.to_string() == "the store")
+    };
+    knows(&bridge, "other", in_store).await;
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_store_nothing_can_be_changed() {
+    let vhost = Vhost::new("registry");
+    let bridge = Setup::new(&vhost).start().await;
+    let one = subscriber("fixit", "https://fixit.example/", None);
+    let refused = bridge
+        .registry
+        .put(&one, Given::default(), Condition::None, "ops")
+        .await;
+    assert_eq!(refused.err(), Some(ChangeError::NoStore));
+    bridge.stop().await;
+}

@@ -1,0 +1,619 @@
+//! The store itself, in SQLite and in PostgreSQL: the same must hold in both.
+
+use std::{path::Path, time::Duration};
+
+use hookbridge::{
+    settings::{StorePlace, StoreSettings},
+    store::{
+        NewDeadLetter, Store, StoreError,
+        dead_letters::{DeadLetter, Kind},
+        filter::{Cursor, Filter},
+        subscribers::{Condition, Given},
+    },
+    subscriber::{
+        Subscriber, SubscriberId, Target,
+        loading::{Rules, load_directory},
+    },
+};
+use jiff::Timestamp;
+use secrecy::ExposeSecret;
+use tempfile::TempDir;
+
+use crate::support::postgres;
+
+const KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n";
+const OTHER_KEY: &str = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=\n";
+
+/// A store in a database of its own, and the settings to open it once more.
+struct Place {
+    settings: StoreSettings,
+    folder: TempDir,
+}
+
+impl Place {
+    fn new(place: impl FnOnce(&Path) -> StorePlace) -> Self {
+        let folder = TempDir::new().unwrap();
+        let secret_key_file = folder.path().join("store.key");
+        std::fs::write(&secret_key_file, KEY).unwrap();
+        let settings = StoreSettings {
+            place: place(folder.path()),
+            secret_key_file,
+            dead_letter_retention: None,
+        };
+        Self { settings, folder }
+    }
+
+    async fn open(&self) -> Store {
+        let store = Store::new(self.settings.clone());
+        store.open().await.unwrap();
+        store
+    }
+
+    /// Everything that the database holds, as bytes.
+    async fn bytes(&self) -> Vec<u8> {
+        match &self.settings.place {
+            StorePlace::Sqlite(path) => {
+                let mut bytes = Vec::new();
+                for entry in std::fs::read_dir(path.parent().unwrap()).unwrap() {
+                    let path = entry.unwrap().path();
+                    if path.to_string_lossy().contains(".db") {
+                        bytes.extend(std::fs::read(path).unwrap());
+                    }
+                }
+                bytes
+            }
+            StorePlace::Postgres(url) => {
+                let sql = "SELECT CAST(s AS TEXT) FROM subscribers s";
+                let pool = sqlx::PgPool::connect(url.expose_secret()).await.unwrap();
+                let rows: Vec<(String,)> = sqlx::query_as(sql).fetch_all(&pool).await.unwrap();
+                rows.into_iter()
+                    .flat_map(|(row,)| row.into_bytes())
+                    .collect()
+            }
+        }
+    }
+}
+
+async fn both() -> [Place; 2] {
+    let url = postgres::server().database().await;
+    [
+        Place::new(|folder| StorePlace::Sqlite(folder.join("store.db"))),
+        Place::new(|_| StorePlace::Postgres(url.into())),
+    ]
+}
+
+fn rules() -> Rules {
+    Rules {
+        timeout: Duration::from_secs(15),
+        shutdown_timeout: Duration::from_secs(30),
+        max_in_flight: 64,
+        prefix: "hookbridge".into(),
+        source_exchange: "domain.events".into(),
+    }
+}
+
+/// A subscriber, as its file says it.
+fn subscriber(text: &str) -> Subscriber {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("one.toml"), text).unwrap();
+    let loaded = load_directory(folder.path(), &rules());
+    let loaded = loaded.unwrap_or_else(|error| panic!("{error}"));
+    let one = loaded.set.iter().next().unwrap();
+    Subscriber::clone(one)
+}
+
+fn case_hook(case: &str, url: &str) -> Subscriber {
+    let text =
+        format!("id = \"hook\"\ncases = [\"{case}\"]\nevents = [\"*\"]\n[http]\nurl = \"{url}\"\n");
+    Subscriber {
+        id: SubscriberId::new(format!("case-{case}")),
+        ..subscriber(&text)
+    }
+}
+
+async fn stored(store: &Store, id: &str) -> Option<Subscriber> {
+    let all = store.subscribers_after("", 1_000, &rules()).await.unwrap();
+    let found = all.into_iter().find(|(found, _)| found == id)?;
+    Some(found.1.unwrap())
+}
+
+/// What of a subscriber must survive the store, secrets and all.
+fn told(subscriber: &Subscriber) -> String {
+    let secret = |secret: &secrecy::SecretString| secret.expose_secret().to_owned();
+    let target = match &subscriber.target {
+        Target::Http(http) => format!(
+            "{} {:?} {:?}",
+            http.url,
+            http.authorization.as_ref().map(secret),
+            http.headers
+                .iter()
+                .map(|(name, value)| (name, secret(value)))
+                .collect::<Vec<_>>()
+        ),
+        Target::Amqp(amqp) => format!(
+            "{:?} {:?}",
+            amqp.broker.as_ref().map(|broker| secret(&broker.uri)),
+            amqp.destination
+        ),
+    };
+    format!(
+        "{} {} {:?} {:?} {:?} {:?} {} {target}",
+        subscriber.id,
+        subscriber.enabled,
+        subscriber.interest,
+        subscriber.events,
+        subscriber
+            .signing_secrets
+            .iter()
+            .map(secret)
+            .collect::<Vec<_>>(),
+        subscriber.timeout,
+        subscriber.max_in_flight,
+    )
+}
+
+const HTTP: &str = r#"
+id = "fixit"
+party = "fixit"
+cases = ["c-1", "c-2"]
+events = ["StatusUpdate", "NewMessage"]
+signing_secret = ["whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz", "whsec_QUJDREVGR0hJSktMTU5PUFFSU1RVVldY"]
+timeout = "7s"
+max_in_flight = 3
+[http]
+url = "https://fixit.example/hooks?token=planted-url-secret"
+authorization = "Bearer planted-authorization"
+headers = { "x-team" = "planted-header", "x-other" = "planted-other" }
+"#;
+const AMQP: &str = r#"
+id = "glass"
+enabled = false
+scope = "all"
+events = ["*"]
+[amqp]
+uri = "amqps://glass:planted-password@broker.example/%2f"
+exchange = "glass"
+routing_key = "{type}.{case}"
+"#;
+const QUEUE: &str = "id = \"queue\"\ncases = [\"c-3\"]\nevents = [\"*\"]\n[amqp]\nqueue = \"q\"\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_comes_back_as_it_was_and_its_secrets_are_nowhere_to_be_read() {
+    for place in both().await {
+        let store = place.open().await;
+        let given = Given {
+            timeout: true,
+            max_in_flight: true,
+        };
+        for text in [HTTP, AMQP, QUEUE] {
+            let one = subscriber(text);
+            let saved = store
+                .put_subscriber(&one, given, Condition::None, "ops")
+                .await;
+            assert!(saved.unwrap().created);
+            let back = stored(&store, one.id.as_str()).await.unwrap();
+            assert_eq!(told(&back), told(&one));
+        }
+        drop(store);
+        let bytes = place.bytes().await;
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(text.contains("c-2"), "this is where it stands");
+        for secret in ["planted", "whsec_", "fixit.example", "broker.example"] {
+            assert!(!text.contains(secret), "{secret} is there to be read");
+        }
+        // Once more from the start, as after a restart.
+        let store = place.open().await;
+        let back = stored(&store, "fixit").await.unwrap();
+        assert_eq!(told(&back), told(&subscriber(HTTP)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_given_follows_the_settings() {
+    for place in both().await {
+        let store = place.open().await;
+        let one = subscriber(HTTP);
+        store
+            .put_subscriber(&one, Given::default(), Condition::None, "ops")
+            .await
+            .unwrap();
+        let back = stored(&store, "fixit").await.unwrap();
+        assert_eq!((back.timeout, back.max_in_flight), (rules().timeout, 64));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_made_only_on_its_condition_and_no_version_comes_twice() {
+    for place in both().await {
+        let store = place.open().await;
+        let one = subscriber(HTTP);
+        let id = one.id.clone();
+        let put = async |condition| {
+            store
+                .put_subscriber(&one, Given::default(), condition, "ops")
+                .await
+        };
+        assert_eq!(
+            put(Condition::Exists).await,
+            Err(StoreError::Changed { now: None })
+        );
+        let first = put(Condition::Absent).await.unwrap();
+        let now = Some(first.version);
+        assert_eq!(
+            put(Condition::Absent).await,
+            Err(StoreError::Changed { now })
+        );
+        assert_eq!(
+            put(Condition::Version(first.version + 1)).await,
+            Err(StoreError::Changed { now })
+        );
+        let second = put(Condition::Version(first.version)).await.unwrap();
+        assert!(!second.created && second.version > first.version);
+
+        let disabled = store
+            .enable_subscriber(&id, false, Condition::Exists, "ops")
+            .await;
+        let disabled = disabled.unwrap().version;
+        assert!(disabled > second.version);
+        assert!(!stored(&store, "fixit").await.unwrap().enabled);
+        let stale = Condition::Version(second.version);
+        let refused = store.delete_subscriber(&id, stale).await;
+        assert!(
+            matches!(refused, Err(StoreError::Changed { now: Some(_) })),
+            "{refused:?}"
+        );
+        store.delete_subscriber(&id, Condition::None).await.unwrap();
+        assert_eq!(
+            store.delete_subscriber(&id, Condition::None).await,
+            Err(StoreError::Missing)
+        );
+        let enabled = store
+            .enable_subscriber(&id, true, Condition::None, "ops")
+            .await;
+        assert_eq!(enabled, Err(StoreError::Missing));
+        let again = put(Condition::Absent).await.unwrap();
+        assert!(again.created && again.version > disabled, "{again:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_cases_cannot_have_the_same_hook() {
+    for place in both().await {
+        let store = place.open().await;
+        let put = async |case, url| {
+            let hook = case_hook(case, url);
+            store
+                .put_subscriber(&hook, Given::default(), Condition::None, "ops")
+                .await
+        };
+        put("one", "https://a.example/hook").await.unwrap();
+        put("two", "https://b.example/hook").await.unwrap();
+        put("one", "https://a.example/hook").await.unwrap();
+        let taken = put("two", "https://a.example/hook").await;
+        assert_eq!(taken, Err(StoreError::UrlTaken));
+        put("one", "https://c.example/hook").await.unwrap();
+        put("two", "https://a.example/hook").await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_rotated_without_losing_a_secret() {
+    for place in both().await {
+        let one = subscriber(HTTP);
+        let hook = case_hook("one", "https://a.example/hook");
+        let open = async |keys: &str| {
+            std::fs::write(&place.settings.secret_key_file, keys).unwrap();
+            place.open().await
+        };
+        let given = Given {
+            timeout: true,
+            max_in_flight: true,
+        };
+        let store = open(KEY).await;
+        for one in [&one, &hook] {
+            store
+                .put_subscriber(one, given, Condition::None, "ops")
+                .await
+                .unwrap();
+        }
+        let both = format!("{OTHER_KEY}{KEY}");
+        let store = open(&both).await;
+        assert_eq!(told(&stored(&store, "fixit").await.unwrap()), told(&one));
+        assert_eq!(store.encrypt_anew().await, Ok(2));
+        assert_eq!(store.encrypt_anew().await, Ok(0));
+        let store = open(OTHER_KEY).await;
+        assert_eq!(told(&stored(&store, "fixit").await.unwrap()), told(&one));
+        let other = case_hook("two", "https://a.example/hook");
+        let taken = store
+            .put_subscriber(&other, given, Condition::None, "ops")
+            .await;
+        assert_eq!(taken, Err(StoreError::UrlTaken));
+        // The key that is gone was the only one that could read it.
+        let store = open(KEY).await;
+        let all = store.subscribers_after("", 10, &rules()).await.unwrap();
+        assert!(
+            all.iter()
+                .all(|(_, read)| matches!(read, Err(StoreError::Unreadable(_))))
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_was_used_does_not_get_another_key_by_itself() {
+    let place = Place::new(|folder| StorePlace::Sqlite(folder.join("store.db")));
+    let key = &place.settings.secret_key_file;
+    std::fs::remove_file(key).unwrap();
+    let store = place.open().await;
+    assert!(key.exists(), "made on the first start");
+    let one = subscriber(HTTP);
+    store
+        .put_subscriber(&one, Given::default(), Condition::None, "ops")
+        .await
+        .unwrap();
+    drop(store);
+    std::fs::remove_file(key).unwrap();
+    let store = Store::new(place.settings.clone());
+    let error = store.open().await.unwrap_err().to_string();
+    assert!(
+        error.contains("store.key") && error.contains("does not exist"),
+        "{error}"
+    );
+    assert!(!key.exists());
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        for entry in std::fs::read_dir(place.folder.path()).unwrap() {
+            let entry = entry.unwrap();
+            let mode = entry.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{}", entry.path().display());
+        }
+    }
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+}
+
+/// A dead letter that differs with its number in all that a filter asks for.
+fn letter(number: i64) -> NewDeadLetter {
+    let pick = |from: &[&str], step: i64| {
+        let index = usize::try_from(number / step).unwrap() % from.len();
+        from[index].to_owned()
+    };
+    let kind = Kind::ALL[usize::try_from(number % 3).unwrap()];
+    NewDeadLetter {
+        kind,
+        message_id: format!("m-{number}"),
+        webhook_id: (kind == Kind::Dead).then(|| format!("w-{number}")),
+        replay: 0,
+        subscriber: (kind != Kind::Rejected).then(|| pick(&["a", "b", "c", "d"], 3)),
+        webhook: (kind != Kind::Rejected).then(|| pick(&["StatusUpdate", "NewMessage"], 2)),
+        case: Some(format!("c-{}", number % 7)),
+        reason: pick(&["timeout", "http_status", "connect"], 5),
+        detail: "one line".into(),
+        attempts: Some(2),
+        first_reason: Some("timeout".into()),
+        first_detail: None,
+        event_time: Some(at(number)),
+        received_at: Some(at(number)),
+        failed_at: at(number / 2),
+        routing_key: "fast.00.1000.a".into(),
+        traceparent: None,
+        payload: format!("{{\"number\":{number}}}").into_bytes(),
+    }
+}
+
+/// Every combination of what can be asked for.
+fn filters() -> Vec<Filter> {
+    (0..64_u32)
+        .map(|bits| {
+            let given = |bit: u32| bits & (1 << bit) != 0;
+            Filter {
+                ids: Vec::new(),
+                kind: given(0).then_some(Kind::Dead),
+                subscriber: given(1).then(|| "b".into()),
+                webhook: given(2).then(|| "NewMessage".into()),
+                reason: given(3).then(|| "timeout".into()),
+                since: given(4).then(|| at(40)),
+                until: given(5).then(|| at(200)),
+            }
+        })
+        .collect()
+}
+
+fn passes(filter: &Filter, letter: &DeadLetter) -> bool {
+    filter.kind.is_none_or(|kind| kind == letter.kind)
+        && (filter.subscriber.is_none() || filter.subscriber == letter.subscriber)
+        && (filter.webhook.is_none() || filter.webhook == letter.webhook)
+        && filter
+            .reason
+            .as_ref()
+            .is_none_or(|reason| *reason == letter.reason)
+        && filter.since.is_none_or(|since| letter.failed_at >= since)
+        && filter.until.is_none_or(|until| letter.failed_at < until)
+}
+
+async fn list(store: &Store, filter: &Filter, limit: usize) -> Vec<DeadLetter> {
+    let (mut all, mut after): (Vec<DeadLetter>, Option<Cursor>) = (Vec::new(), None);
+    loop {
+        let page = store.dead_letters(filter, after, limit).await.unwrap();
+        assert!(page.items.len() <= limit);
+        all.extend(page.items);
+        match page.next {
+            Some(next) => after = Some(next.to_string().parse().unwrap()),
+            None => return all,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_found_by_every_combination_of_filters_and_by_an_index() {
+    for place in both().await {
+        let store = place.open().await;
+        for some in (0..6_000).collect::<Vec<_>>().chunks(1_000) {
+            store
+                .archive(some.iter().map(|number| letter(*number)).collect())
+                .await
+                .unwrap();
+        }
+        store.analyse().await.unwrap();
+        if let StorePlace::Postgres(url) = &place.settings.place {
+            let pool = sqlx::PgPool::connect(url.expose_secret()).await.unwrap();
+            sqlx::query("ANALYZE dead_letters")
+                .execute(&pool)
+                .await
+                .unwrap();
+        }
+        let all = list(&store, &Filter::default(), 1_000).await;
+        assert_eq!(all.len(), 6_000);
+        let newest_first =
+            |pair: &[DeadLetter]| (pair[0].failed_at, pair[0].id) > (pair[1].failed_at, pair[1].id);
+        assert!(all.windows(2).all(newest_first));
+        for filter in filters() {
+            let expected: Vec<_> = all
+                .iter()
+                .filter(|one| passes(&filter, one))
+                .map(|one| one.id)
+                .collect();
+            let found: Vec<_> = list(&store, &filter, 700)
+                .await
+                .iter()
+                .map(|one| one.id)
+                .collect();
+            assert_eq!(found, expected, "{filter:?}");
+            let count = store.count_dead_letters(&filter).await.unwrap();
+            assert_eq!(count, expected.len() as u64, "{filter:?}");
+            let after = Some(Cursor {
+                failed_at: at(1_000).as_microsecond(),
+                id: 7,
+            });
+            for after in [None, after] {
+                let plan = store.explain_dead_letters(&filter, after).await.unwrap();
+                by_index(&plan, &filter, &place.settings.place);
+            }
+        }
+    }
+}
+
+/// No row is looked at that an index could have told to leave out.
+fn by_index(plan: &[String], filter: &Filter, place: &StorePlace) {
+    let text = plan.join("\n");
+    let indexed = match place {
+        StorePlace::Sqlite(_) => {
+            text.contains("USING INDEX")
+                && !text.contains("TEMP B-TREE")
+                && (filter.is_empty() || text.contains("SEARCH"))
+        }
+        StorePlace::Postgres(_) => text.contains("Index") && !text.contains("Seq Scan"),
+    };
+    assert!(indexed, "{filter:?}\n{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_dead_letter_is_stored_once_and_one_more_is_counted() {
+    for place in both().await {
+        let store = place.open().await;
+        // As after a crash between the insert and the acknowledgement.
+        for _ in 0..2 {
+            store
+                .archive(vec![letter(0), letter(1), letter(1)])
+                .await
+                .unwrap();
+        }
+        let all = list(&store, &Filter::default(), 10).await;
+        assert_eq!(all.len(), 2);
+        assert!(all.iter().all(|one| one.count == 1), "{all:?}");
+
+        let later = |number| NewDeadLetter {
+            failed_at: at(500),
+            detail: "once more".into(),
+            ..letter(number)
+        };
+        store.archive(vec![later(1)]).await.unwrap();
+        let rejected = Filter {
+            kind: Some(Kind::Rejected),
+            ..Filter::default()
+        };
+        let again = list(&store, &rejected, 10).await;
+        assert_eq!((again[0].count, again[0].detail.as_str()), (2, "once more"));
+
+        // A replay that fails is another dead letter, and linked to the first.
+        let replayed = NewDeadLetter {
+            replay: 1,
+            ..letter(0)
+        };
+        store.archive(vec![replayed]).await.unwrap();
+        let dead = Filter {
+            kind: Some(Kind::Dead),
+            ..Filter::default()
+        };
+        let dead = list(&store, &dead, 10).await;
+        assert_eq!(dead.len(), 2);
+        let first = dead.iter().find(|one| one.replay == 0).unwrap();
+        let full = store.dead_letter(first.id).await.unwrap();
+        assert_eq!(full.payload, b"{\"number\":0}");
+        assert_eq!(
+            full.related
+                .iter()
+                .map(|one| one.replay)
+                .collect::<Vec<_>>(),
+            [1]
+        );
+        assert_eq!(full.related[0].webhook_id.as_deref(), Some("w-0"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stranger_wrote_does_not_keep_the_rest_out() {
+    for place in both().await {
+        let store = place.open().await;
+        let strange = NewDeadLetter {
+            routing_key: "nul\0key".into(),
+            detail: "x\0".repeat(50_000),
+            subscriber: Some("ü".repeat(100_000)),
+            payload: vec![0, 159, 146, 150],
+            ..letter(2)
+        };
+        store.archive(vec![strange, letter(3)]).await.unwrap();
+        let all = list(&store, &Filter::default(), 10).await;
+        assert_eq!(all.len(), 2);
+        let strange = all.iter().find(|one| one.kind == Kind::Lost).unwrap();
+        let full = store.dead_letter(strange.id).await.unwrap();
+        assert_eq!(full.payload, [0, 159, 146, 150]);
+        let filter = Filter {
+            subscriber: Some("a\0b".into()),
+            ..Filter::default()
+        };
+        assert_eq!(store.count_dead_letters(&filter).await, Ok(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_removed_by_filter_and_by_age() {
+    for place in both().await {
+        let store = place.open().await;
+        for some in (0..3_000).collect::<Vec<_>>().chunks(1_000) {
+            store
+                .archive(some.iter().map(|number| letter(*number)).collect())
+                .await
+                .unwrap();
+        }
+        let none = store.delete_dead_letters(&Filter::default()).await;
+        assert_eq!(none, Err(StoreError::NoFilter));
+        let rejected = Filter {
+            kind: Some(Kind::Rejected),
+            ..Filter::default()
+        };
+        assert_eq!(store.delete_dead_letters(&rejected).await, Ok(1_000));
+        assert_eq!(store.open_dead_letters().await, Ok(2_000));
+        let id = list(&store, &Filter::default(), 1_000).await[0].id;
+        let one = Filter {
+            ids: vec![id, i64::MAX],
+            ..Filter::default()
+        };
+        assert_eq!(store.delete_dead_letters(&one).await, Ok(1));
+        assert_eq!(store.dead_letter(id).await.err(), Some(StoreError::Missing));
+        assert_eq!(store.delete_older(at(0)).await, Ok(0));
+        assert_eq!(store.delete_older(Timestamp::now()).await, Ok(1_999));
+    }
+}
