@@ -38,7 +38,7 @@ mod test_delivery;
 
 use auth::Tokens;
 
-pub use api::Handles;
+pub use api::{Attempt, Attempting, Handles, StatusOf};
 pub use openapi::document;
 pub use problem::Problem;
 pub use serve::TlsError;
@@ -78,7 +78,9 @@ impl Readiness {
 #[derive(Debug, Error)]
 pub enum ListenError {
     /// The address.
-    #[error("cannot listen on {address} for probes, metrics and the API: {error}; change admin.listen")]
+    #[error(
+        "cannot listen on {address} for probes, metrics and the API: {error}; change admin.listen"
+    )]
     Bind {
         /// The address.
         address: SocketAddr,

@@ -90,7 +90,9 @@ pub(super) fn router(probes: Router, handles: Handles, tokens: Tokens) -> Router
     let (routes, _) = openapi::routes();
     probes
         .merge(routes.with_state(api.clone()))
-        .fallback(async || Problem::not_found("there is nothing at this address: see /openapi.json"))
+        .fallback(async || {
+            Problem::not_found("there is nothing at this address: see /openapi.json")
+        })
         .method_not_allowed_fallback(async || {
             Problem::new(
                 StatusCode::METHOD_NOT_ALLOWED,

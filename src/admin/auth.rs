@@ -85,7 +85,10 @@ impl Caller {
                 StatusCode::FORBIDDEN,
                 "operators-only",
                 "For operators",
-                format!("the token \"{}\" may read and not change: use an operator's", self.name),
+                format!(
+                    "the token \"{}\" may read and not change: use an operator's",
+                    self.name
+                ),
             )),
         }
     }

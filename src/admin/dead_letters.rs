@@ -107,7 +107,11 @@ pub(super) async fn get(
             None => "gone",
         }),
         target_now: now.as_deref().map(target),
-        related: found.related.into_iter().map(DeadLetterItem::from).collect(),
+        related: found
+            .related
+            .into_iter()
+            .map(DeadLetterItem::from)
+            .collect(),
     }))
 }
 
@@ -162,7 +166,12 @@ pub(super) async fn delete(
     }
     let deleted = api.store()?.delete_dead_letters(&filter).await?;
     let meant = said(&filter);
-    info!(by = caller.name, deleted, filter = meant, "dead letters removed through the API");
+    info!(
+        by = caller.name,
+        deleted,
+        filter = meant,
+        "dead letters removed through the API"
+    );
     Ok(answer(&DeletedAnswer { deleted }))
 }
 
@@ -170,13 +179,19 @@ pub(super) async fn delete(
 fn filter(query: &Query) -> Result<Filter, Problem> {
     let mut ids = Vec::new();
     for text in query.all("id") {
-        ids.push(text.parse().map_err(|_| wrong("id", text, "write a dead letter's id"))?);
+        ids.push(
+            text.parse()
+                .map_err(|_| wrong("id", text, "write a dead letter's id"))?,
+        );
     }
     if ids.len() > MOST_IDS {
-        return Err(Problem::bad_request(format!("more than {MOST_IDS} ids: name fewer")));
+        return Err(Problem::bad_request(format!(
+            "more than {MOST_IDS} ids: name fewer"
+        )));
     }
     let word = |name| query.text(name).map(|text| (name, text));
-    let checked = |given: Option<(&str, String)>, check: fn(&str) -> Result<(), String>| match given {
+    let checked = |given: Option<(&str, String)>, check: fn(&str) -> Result<(), String>| match given
+    {
         Some((name, text)) => match check(&text) {
             Ok(()) => Ok(Some(text)),
             Err(remedy) => Err(wrong(name, &text, &remedy)),

@@ -14,8 +14,7 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    api::Api, cases, catalogue, dead_letters, problem::Problem, replays, subscribers,
-    test_delivery,
+    api::Api, cases, catalogue, dead_letters, problem::Problem, replays, subscribers, test_delivery,
 };
 
 #[derive(OpenApi)]
@@ -51,7 +50,10 @@ const WITH_BODY: [(u16, &str); 4] = [
     (408, "The body did not arrive in time"),
     (413, "The body is too large"),
     (415, "The body is not JSON"),
-    (422, "The body breaks a rule: every field that does is named"),
+    (
+        422,
+        "The body breaks a rule: every field that does is named",
+    ),
 ];
 
 /// Every call, and their description.

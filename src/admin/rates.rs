@@ -60,7 +60,10 @@ impl Rates {
                 StatusCode::TOO_MANY_REQUESTS,
                 "too-many-requests",
                 "Too many requests",
-                format!("more than {} requests a second: wait a second", rate.a_second),
+                format!(
+                    "more than {} requests a second: wait a second",
+                    rate.a_second
+                ),
             )
             .with_header(header::RETRY_AFTER, "1"));
         }

@@ -28,7 +28,15 @@ use crate::{
 };
 
 const KEYS: [&str; 9] = [
-    "ids", "kind", "subscriber", "type", "reason", "since", "until", "dry_run", "rate",
+    "ids",
+    "kind",
+    "subscriber",
+    "type",
+    "reason",
+    "since",
+    "until",
+    "dry_run",
+    "rate",
 ];
 
 /// Replays dead letters, in the background: each starts again at its first attempt, with the same
@@ -59,8 +67,16 @@ pub(super) async fn begin(
         return Ok(answer(&CountAnswer::from(count)));
     }
     let meant = said(&asked.filter);
-    let replay = replays.begin(asked.filter, asked.rate, &caller.name).await?;
-    info!(by = caller.name, replay = replay.id, total = replay.total, filter = meant, "replay begun through the API");
+    let replay = replays
+        .begin(asked.filter, asked.rate, &caller.name)
+        .await?;
+    info!(
+        by = caller.name,
+        replay = replay.id,
+        total = replay.total,
+        filter = meant,
+        "replay begun through the API"
+    );
     let location = HeaderValue::try_from(format!("/v1/replays/{}", replay.id));
     let body = answer(&ReplayAnswer::from(replay));
     let mut response = (StatusCode::ACCEPTED, body).into_response();
@@ -143,7 +159,11 @@ pub(super) async fn stop(
     let replays = api.replays()?;
     let replay = replays.stop(number(&id)?).await;
     let replay = replay.map_err(|error| missing(error, &id))?;
-    info!(by = caller.name, replay = replay.id, "replay stopped through the API");
+    info!(
+        by = caller.name,
+        replay = replay.id,
+        "replay stopped through the API"
+    );
     Ok(answer(&ReplayAnswer::from(replay)))
 }
 
@@ -184,7 +204,11 @@ impl Reading {
                 Some(near) => format!("Write `{near}`"),
                 None => format!("Remove it; there are {}", KEYS.join(", ")),
             };
-            wrong.push(mistake(name, format!("`{name}` is not a known key"), &remedy));
+            wrong.push(mistake(
+                name,
+                format!("`{name}` is not a known key"),
+                &remedy,
+            ));
         }
         let mut text = |key: &str, check: fn(&str) -> Result<(), String>, wrong: &mut Vec<_>| {
             let given = given.remove(key)?;
@@ -195,7 +219,11 @@ impl Reading {
             match checked {
                 Ok(()) => given.as_str().map(str::to_owned),
                 Err(remedy) => {
-                    wrong.push(mistake(key, format!("`{key}` is {given}"), &capital(&remedy)));
+                    wrong.push(mistake(
+                        key,
+                        format!("`{key}` is {given}"),
+                        &capital(&remedy),
+                    ));
                     None
                 }
             }
@@ -215,7 +243,11 @@ impl Reading {
                 Some(ids) => filter.ids = ids,
                 None => {
                     let what = "`ids` is not a list of dead letters' ids".to_owned();
-                    wrong.push(mistake("ids", what, "Write 1 to 1000 whole numbers in brackets"));
+                    wrong.push(mistake(
+                        "ids",
+                        what,
+                        "Write 1 to 1000 whole numbers in brackets",
+                    ));
                 }
             }
         }
@@ -247,7 +279,9 @@ impl Reading {
 }
 
 fn numbers(ids: &Value) -> Option<Vec<i64>> {
-    let ids = ids.as_array().filter(|ids| (1..=MOST_IDS).contains(&ids.len()))?;
+    let ids = ids
+        .as_array()
+        .filter(|ids| (1..=MOST_IDS).contains(&ids.len()))?;
     ids.iter().map(Value::as_i64).collect()
 }
 
@@ -293,7 +327,10 @@ mod tests {
         let read = Reading::read(asked).map_err(drop).unwrap();
         assert!(read.dry_run && read.rate == 50 && read.filter.ids == [1, 2]);
         assert_eq!(read.filter.kind, Some(Kind::Dead));
-        assert_eq!(read.filter.until.unwrap().to_string(), "2026-01-22T23:00:00Z");
+        assert_eq!(
+            read.filter.until.unwrap().to_string(),
+            "2026-01-22T23:00:00Z"
+        );
         let wrong = json!({
             "ids": [], "kind": "ded", "subscriber": 5, "type": "Status", "reason": "bad", "since": "now",
             "dry_run": 1, "rate": 0, "rat/e": 1,
@@ -301,8 +338,21 @@ mod tests {
         let problem = Reading::read(wrong).unwrap_err();
         let body = serde_json::to_value(&problem).unwrap();
         let errors = body["errors"].as_array().unwrap();
-        let pointers: Vec<_> = errors.iter().map(|e| e["pointer"].as_str().unwrap()).collect();
-        let all = ["/dry_run", "/ids", "/kind", "/rat~1e", "/rate", "/reason", "/since", "/subscriber", "/type"];
+        let pointers: Vec<_> = errors
+            .iter()
+            .map(|e| e["pointer"].as_str().unwrap())
+            .collect();
+        let all = [
+            "/dry_run",
+            "/ids",
+            "/kind",
+            "/rat~1e",
+            "/rate",
+            "/reason",
+            "/since",
+            "/subscriber",
+            "/type",
+        ];
         assert_eq!(pointers, all);
         let everything = Reading::read(json!({})).map_err(drop).unwrap();
         assert!(everything.filter.is_empty() && !everything.dry_run);

@@ -113,7 +113,10 @@ impl<S: Sync> FromRequestParts<S> for Query {
         let query = parts.uri.query().unwrap_or("");
         let pairs = url::form_urlencoded::parse(query.as_bytes());
         let pairs: Vec<_> = pairs.into_owned().collect();
-        match pairs.iter().find(|(_, value)| value.len() > LONGEST_PARAMETER) {
+        match pairs
+            .iter()
+            .find(|(_, value)| value.len() > LONGEST_PARAMETER)
+        {
             Some((name, _)) => Err(Problem::bad_request(format!(
                 "the parameter {name:?} is longer than {LONGEST_PARAMETER} bytes"
             ))),
@@ -182,7 +185,11 @@ impl Query {
         match self.read("limit", &remedy)? {
             None => Ok(DEFAULT_LIMIT),
             Some(limit) if (1..=LARGEST_LIMIT).contains(&limit) => Ok(limit),
-            Some(_) => Err(wrong("limit", &self.text("limit").unwrap_or_default(), &remedy)),
+            Some(_) => Err(wrong(
+                "limit",
+                &self.text("limit").unwrap_or_default(),
+                &remedy,
+            )),
         }
     }
 }
@@ -236,7 +243,9 @@ fn single<'h>(
     };
     match value.to_str() {
         Ok(text) if values.next().is_none() => Ok(Some(text.trim())),
-        _ => Err(Problem::bad_request(format!("{name} is given twice, or is no text"))),
+        _ => Err(Problem::bad_request(format!(
+            "{name} is given twice, or is no text"
+        ))),
     }
 }
 
@@ -255,7 +264,10 @@ mod tests {
         let matches = |value| [(header::IF_MATCH, value)];
         let none = |value| [(header::IF_NONE_MATCH, value)];
         assert_eq!(asked(&[], None), Some(Condition::None));
-        assert_eq!(asked(&matches("\"17\""), None), Some(Condition::Version(17)));
+        assert_eq!(
+            asked(&matches("\"17\""), None),
+            Some(Condition::Version(17))
+        );
         assert_eq!(
             asked(&matches("\"3\", \"17\""), Some(17)),
             Some(Condition::Version(17))

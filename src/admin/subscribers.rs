@@ -167,12 +167,21 @@ pub(super) async fn patch(
     refuse_file(now.as_deref())?;
     let key = SubscriberId::new(id.as_str());
     let registry = &api.handles.registry;
-    let saved = registry.enable(&key, enabled, condition, &caller.name).await;
+    let saved = registry
+        .enable(&key, enabled, condition, &caller.name)
+        .await;
     let saved = saved.map_err(|error| missing(error, &id))?;
     let what = if enabled { "enabled" } else { "disabled" };
     info!(by = caller.name, subscriber = %key, version = saved.version, "subscriber {what} through the API");
     let subscriber = api.subscriber(&id).ok_or_else(|| none(&id))?;
-    Ok(saved_answer(&api, Subscriber { enabled, ..(*subscriber).clone() }, saved))
+    Ok(saved_answer(
+        &api,
+        Subscriber {
+            enabled,
+            ..(*subscriber).clone()
+        },
+        saved,
+    ))
 }
 
 /// The one thing that can be changed by itself.
@@ -183,7 +192,11 @@ fn enabled_in(body: &serde_json::Value) -> Result<bool, Problem> {
         remedy: remedy.to_owned(),
     };
     let Some(members) = body.as_object() else {
-        let mistake = wrong("", "the body is not an object", "Write {\"enabled\": false}");
+        let mistake = wrong(
+            "",
+            "the body is not an object",
+            "Write {\"enabled\": false}",
+        );
         return Err(Problem::invalid(&vec![mistake].into()));
     };
     let mut mistakes = Vec::new();
@@ -193,7 +206,11 @@ fn enabled_in(body: &serde_json::Value) -> Result<bool, Problem> {
             None => "Only `enabled` can be changed by itself: PUT the whole subscriber".to_owned(),
         };
         let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
-        mistakes.push(wrong(&pointer, &format!("`{name}` cannot be changed by itself"), &remedy));
+        mistakes.push(wrong(
+            &pointer,
+            &format!("`{name}` cannot be changed by itself"),
+            &remedy,
+        ));
     }
     let enabled = members.get("enabled").and_then(serde_json::Value::as_bool);
     if enabled.is_none() {
@@ -263,7 +280,8 @@ pub(super) async fn save(
     let mut condition = condition(headers, known)?;
     refuse_file(now)?;
     // A kept secret is that of the version that was read, and of no other.
-    if let (true, Condition::None | Condition::Exists, Some(version)) = (asked.kept, condition, known)
+    if let (true, Condition::None | Condition::Exists, Some(version)) =
+        (asked.kept, condition, known)
     {
         condition = Condition::Version(version);
     }

@@ -2,12 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use axum::{
-    Extension,
-    extract::State,
-    http::StatusCode,
-    response::Response,
-};
+use axum::{Extension, extract::State, http::StatusCode, response::Response};
 use bytes::Bytes;
 use jiff::Timestamp;
 use tracing::info;
@@ -91,13 +86,22 @@ pub(super) async fn test(
 
 fn kind(body: &serde_json::Value) -> Result<WebhookType, Problem> {
     let names = WebhookType::ALL.map(WebhookType::name);
-    let wrong = |field: &str, what: &str, remedy: String| Problem::invalid_field(field, what, &remedy);
+    let wrong =
+        |field: &str, what: &str, remedy: String| Problem::invalid_field(field, what, &remedy);
     let Some(members) = body.as_object() else {
         let remedy = "Write {\"type\": \"StatusUpdate\"}".to_owned();
-        return Err(wrong("type", "is missing: the body is not an object", remedy));
+        return Err(wrong(
+            "type",
+            "is missing: the body is not an object",
+            remedy,
+        ));
     };
     if let Some(name) = members.keys().find(|name| *name != "type") {
-        return Err(wrong(name, "is not a known key", "Write only `type`".to_owned()));
+        return Err(wrong(
+            name,
+            "is not a known key",
+            "Write only `type`".to_owned(),
+        ));
     }
     let given = members.get("type").and_then(serde_json::Value::as_str);
     let Some(name) = given else {
@@ -109,7 +113,11 @@ fn kind(body: &serde_json::Value) -> Result<WebhookType, Problem> {
             Some(near) => format!("Write \"{near}\""),
             None => format!("There are {}", names.join(", ")),
         };
-        wrong("type", &format!("is {name:?}, which is no webhook type"), remedy)
+        wrong(
+            "type",
+            &format!("is {name:?}, which is no webhook type"),
+            remedy,
+        )
     })
 }
 
@@ -142,7 +150,9 @@ mod tests {
     #[test]
     fn every_webhook_type_has_an_example_to_test_with() {
         for kind in WebhookType::ALL {
-            let delivery = delivery(&SubscriberId::new("one"), kind).map_err(drop).unwrap();
+            let delivery = delivery(&SubscriberId::new("one"), kind)
+                .map_err(drop)
+                .unwrap();
             assert_eq!(delivery.kind, kind);
             serde_json::from_slice::<serde_json::Value>(&delivery.payload).unwrap();
         }
