@@ -11,6 +11,8 @@
 
 mod support;
 
+mod admin_api;
+mod admin_doors;
 mod alarm;
 mod archiving;
 mod audience;
