@@ -12,6 +12,7 @@ use crate::support::{
     api::{Answer, Api, OPERATOR, TOKENS, VIEWER},
     bridge::Setup,
     broker::Vhost,
+    eventually::{SOON, eventually},
 };
 
 #[track_caller]
@@ -167,6 +168,16 @@ async fn with_a_certificate_the_listener_speaks_tls_and_nothing_else() {
     let base = format!("https://localhost:{}", bridge.admin().port());
     let api = Api::with_client(base, OPERATOR, client);
     api.get("/v1/subscribers").await.expect(200);
+
+    let address = bridge.admin().to_string();
+    let healthy = async || {
+        let asked = tokio::process::Command::new(env!("CARGO_BIN_EXE_hookbridge"))
+            .args(["healthcheck", "--address", &address, "--tls"])
+            .output()
+            .await;
+        (asked.unwrap().status.code() == Some(0)).then_some(())
+    };
+    eventually("the healthcheck is content, over TLS", SOON * 3, healthy).await;
 
     // One that shakes no hands holds up nobody.
     let mut silent = TcpStream::connect(bridge.admin()).await.unwrap();
