@@ -30,13 +30,16 @@ const SWEEP: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins
 
 /// Moves dead letters into the store.
 pub struct Archive {
-    /// Where to.
-    pub store: Store,
-    /// Where it is counted.
-    pub metrics: Arc<Metrics>,
+    store: Store,
+    metrics: Arc<Metrics>,
 }
 
 impl Archive {
+    /// Moves dead letters into this store, and counts them there.
+    pub fn new(store: Store, metrics: Arc<Metrics>) -> Self {
+        Self { store, metrics }
+    }
+
     /// How the queue of this kind, under the names that begin with `prefix`, is consumed.
     pub fn options(&self, prefix: &str, kind: Kind) -> Options {
         Options {
@@ -60,7 +63,7 @@ impl Archive {
             let letters = chunk.into_iter().map(|one| new_letter(kind, one, now));
             match self.store.archive(letters.collect()).await {
                 Ok(()) => {
-                    self.metrics.archived(kind.as_str(), count);
+                    self.metrics.store.archived(kind.as_str(), count);
                     settler.ack_up_to(last).await;
                 }
                 Err(error) => {
@@ -80,9 +83,9 @@ impl Archive {
         loop {
             let there = self.store.away().is_none();
             if there && let Ok(open) = self.store.open_dead_letters().await {
-                self.metrics.dead_letters(open);
+                self.metrics.store.held(open);
             }
-            self.metrics.store(self.store.away().is_none());
+            self.metrics.store.there(self.store.away().is_none());
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(COUNT) => {}
@@ -106,7 +109,7 @@ impl Archive {
                 match self.store.delete_older(before).await {
                     Ok(0) => {}
                     Ok(removed) => {
-                        self.metrics.removed(removed);
+                        self.metrics.store.removed(removed);
                         info!(
                             removed,
                             "dead letters older than store.dead_letter_retention are removed"

@@ -117,6 +117,32 @@ struct Kept {
     replays: Replays,
 }
 
+impl Kept {
+    fn new(
+        store: Store,
+        registry: &Registry,
+        lanes: &Lanes,
+        publisher: &Publisher,
+        home: &Arc<Home>,
+        topology: &Topology,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
+        let replays = Replays::new(
+            store.clone(),
+            registry.clone(),
+            lanes.clone(),
+            publisher.clone(),
+            home.clone(),
+            topology.events_queue(),
+        );
+        Self {
+            archive: Arc::new(Archive::new(store.clone(), metrics.clone())),
+            replays,
+            store,
+        }
+    }
+}
+
 /// Asks a running bridge for something. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
@@ -202,20 +228,10 @@ impl Bridge {
             services.clone(),
         );
         let subscribers = registry.live().clone();
-        let kept = store.map(|store| Kept {
-            replays: Replays::new(
-                store.clone(),
-                registry.clone(),
-                lanes.clone(),
-                publisher.clone(),
-                home.clone(),
-                topology.events_queue(),
-            ),
-            archive: Arc::new(Archive {
-                store: store.clone(),
-                metrics: metrics.clone(),
-            }),
-            store,
+        let kept = store.map(|store| {
+            Kept::new(
+                store, &registry, &lanes, &publisher, &home, &topology, &metrics,
+            )
         });
         let queues = Arc::new(Publishers::new(
             home.subscribers().clone(),
@@ -275,7 +291,7 @@ impl Bridge {
             reload: Arc::default(),
             ends: CancellationToken::new(),
         };
-        bridge.take_subscribers(loaded);
+        bridge.take_subscribers(&loaded);
         bridge.readiness.set(STORE, unloaded(&bridge.registry));
         Ok(bridge)
     }
@@ -547,7 +563,7 @@ impl Bridge {
                     "there are no subscribers there any more; they stay as they were. To have none, restart"
                 );
             }
-            Ok(Ok(loaded)) => self.take_subscribers(loaded),
+            Ok(Ok(loaded)) => self.take_subscribers(&loaded),
             Ok(Err(mistakes)) => {
                 for mistake in &mistakes {
                     error!("{mistake}");
@@ -561,7 +577,7 @@ impl Bridge {
         }
     }
 
-    fn take_subscribers(&self, loaded: Loaded) {
+    fn take_subscribers(&self, loaded: &Loaded) {
         for warning in &loaded.warnings {
             warn!("{warning}");
         }

@@ -219,6 +219,17 @@ impl Store {
     }
 }
 
+/// Two digits for each byte.
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: [char; 16] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
+    ];
+    let digits = bytes
+        .iter()
+        .flat_map(|byte| [usize::from(byte >> 4), usize::from(byte & 15)]);
+    digits.map(|digit| DIGITS[digit]).collect()
+}
+
 fn slow(limit: Duration) -> StoreError {
     StoreError::Away(format!(
         "it did not answer within {}",

@@ -18,6 +18,7 @@ use crate::support::{
     http::{Answer, Receiver},
     postgres::{self, Postgres},
     program::event,
+    proxy::Proxy,
 };
 
 /// What needs a database that was just started on a busy machine.
@@ -234,6 +235,42 @@ async fn deliveries_go_on_while_the_store_is_away_and_dead_letters_wait() {
     bridge
         .wait_for_metric("hookbridge_dead_letters", &[], 21)
         .await;
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_does_not_answer_holds_nobody_up() {
+    let vhost = Vhost::new("archive");
+    let server = postgres::server();
+    let line = Proxy::start(server.port());
+    let url = server.database().await;
+    let url = url.replace(&server.port().to_string(), &line.port().to_string());
+    let receiver = Receiver::start().await;
+    let setup = Setup::new(&vhost).postgres(&url);
+    let bridge = setup
+        .subscriber("good", &everything(&receiver.url("/good")))
+        .start()
+        .await;
+    let store = bridge.store();
+    line.freeze();
+    die(&bridge.client, 0..50).await;
+    bridge.publish(&event("evt", &[])).await;
+    receiver.wait_for(1, LONG).await;
+    let found = eventually("it is found not to answer", LONG, async || store.away()).await;
+    assert!(
+        found.contains("did not answer") || found.contains("in time"),
+        "{found}"
+    );
+    bridge.publish(&event("evt-2", &[])).await;
+    receiver.wait_for(2, LONG).await;
+    bridge
+        .client
+        .wait_for_depth("hookbridge.dead", 50, LONG)
+        .await;
+    line.forward().await;
+    let all = wait_kept(&store, 50).await;
+    assert!(all.iter().all(|one| one.count == 1));
+    empty(&bridge.client, "dead").await;
     bridge.stop().await;
 }
 

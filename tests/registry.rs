@@ -167,7 +167,7 @@ async fn what_a_bridge_did_not_hear_it_asks_for_or_finds_when_it_reconnects() {
     quiet(&subscriber("missed", &receiver.url("/hook"), None)).await;
     let id = SubscriberId::new("unheard");
     store.delete_subscriber(&id, Condition::None).await.unwrap();
-    bridge.close_connections(&vhost);
+    bridge.close_connections();
     knows(&bridge, "missed", |found| found.is_some()).await;
     knows(&bridge, "unheard", |found| found.is_none()).await;
     bridge.stop().await;

@@ -203,6 +203,7 @@ async fn a_subscriber_gone_or_disabled_in_between_is_said() {
         .subscriber("off", &format!("enabled = false\n{}", queue("off")))
         .start()
         .await;
+    bridge.client.declare_quorum("here").await;
     let of = ["here", "off", "gone", "gone"];
     let letters = (0..)
         .zip(of)
@@ -320,6 +321,7 @@ async fn a_subscriber_that_is_put_back_gets_what_it_missed() {
         .sqlite()
         .subscriber("here", &queue("here"));
     let bridge = setup.start().await;
+    bridge.client.declare_quorum("here").await;
     let known = bridge.registry.live().load().get("here").unwrap().clone();
     let back = hookbridge::subscriber::Subscriber {
         id: SubscriberId::new("back"),

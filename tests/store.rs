@@ -450,7 +450,7 @@ async fn list(store: &Store, filter: &Filter, limit: usize) -> Vec<DeadLetter> {
 async fn dead_letters_are_found_by_every_combination_of_filters_and_by_an_index() {
     for place in both().await {
         let store = place.open().await;
-        for some in (0..6_000).collect::<Vec<_>>().chunks(1_000) {
+        for some in (0..12_000).collect::<Vec<_>>().chunks(1_000) {
             store
                 .archive(some.iter().map(|number| letter(*number)).collect())
                 .await
@@ -465,7 +465,7 @@ async fn dead_letters_are_found_by_every_combination_of_filters_and_by_an_index(
                 .unwrap();
         }
         let all = list(&store, &Filter::default(), 1_000).await;
-        assert_eq!(all.len(), 6_000);
+        assert_eq!(all.len(), 12_000);
         let newest_first =
             |pair: &[DeadLetter]| (pair[0].failed_at, pair[0].id) > (pair[1].failed_at, pair[1].id);
         assert!(all.windows(2).all(newest_first));

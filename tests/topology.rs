@@ -30,6 +30,7 @@ fn expected(retry_ms: u64) -> Expected {
         exchanges: BTreeMap::from([
             ("domain.events".into(), ("topic".into(), json!({}))),
             ("hookbridge.lost".into(), ("fanout".into(), json!({}))),
+            ("hookbridge.registry".into(), ("fanout".into(), json!({}))),
         ]),
         queues: BTreeMap::new(),
         bindings: Vec::new(),
@@ -161,7 +162,7 @@ async fn apply_declares_the_same_and_run_takes_it() {
     for _ in 0..2 {
         let applied = setup.call(&["topology", "--apply"]).await;
         assert_eq!(applied.code, Some(0), "{}", applied.err);
-        assert_eq!(applied.out, "declared 7 exchanges and 53 queues\n");
+        assert_eq!(applied.out, "declared 8 exchanges and 53 queues\n");
     }
     assert_declared(&vhost.name, expected(2_000));
     setup.set("broker.declare", false);

@@ -46,7 +46,7 @@ pub(super) fn read(values: &mut Values<'_>) -> Option<Settings> {
         delivery: delivery(values)?,
         targets: targets(values)?,
         subscribers: subscribers(values),
-        store: store(values)?,
+        store: store(values),
         admin: admin(values)?,
         log: log(values)?,
     };
@@ -263,37 +263,35 @@ fn subscribers(values: &mut Values<'_>) -> SubscribersSettings {
 }
 
 /// `[store]`. A mistaken URL leaves no store, and a mistake that says so.
-fn store(values: &mut Values<'_>) -> Option<Option<StoreSettings>> {
+fn store(values: &mut Values<'_>) -> Option<StoreSettings> {
     let directory = values.directory();
     let url = values.secret("store.url", "store.url_file", |url| {
         store_place(url, &directory).map(drop)
     });
     let place = url.and_then(|url| store_place(url.value.expose_secret(), &directory).ok());
-    let dead_letter_retention = values.text("store.dead_letter_retention", |text| match text {
+    let retention = values.text("store.dead_letter_retention", |text| match text {
         "forever" => Ok(None),
         _ => checks::duration(text).map(Some).map_err(|wrong| Wrong {
             remedy: "Write a duration such as \"30d\", or \"forever\"".to_owned(),
             ..wrong
         }),
-    })?;
+    });
     let key = "store.secret_key_file";
     let secret_key_file = match &place {
         // Several bridges must have the same key, so none of them may make one.
         Some(StorePlace::Postgres(_)) => values.file(key),
         Some(StorePlace::Sqlite(_)) | None => values.path(key),
     };
-    let Some(place) = place else {
-        return Some(None);
-    };
+    let place = place?;
     if secret_key_file.is_none() && values.is_sound(key) {
         let remedy = "Name a file with 32 random bytes in base64, such as \"hookbridge.key\"";
         values.wrong(key, Wrong::new("is empty, and there is a store", remedy));
     }
-    Some(Some(StoreSettings {
+    Some(StoreSettings {
         place,
         secret_key_file: secret_key_file.unwrap_or_default(),
-        dead_letter_retention,
-    }))
+        dead_letter_retention: retention.flatten(),
+    })
 }
 
 /// Which database a URL names. What is wrong with it never repeats it: it may hold a password.

@@ -72,7 +72,7 @@ fn an_empty_file_gives_the_defaults() {
 }
 
 #[test]
-fn the_shipped_file_explains_every_key_and_equals_the_defaults() {
+fn the_shipped_file_explains_every_key_and_equals_the_defaults_but_has_a_store() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/hookbridge.toml");
     let text = fs::read_to_string(&path).unwrap();
     load(&path, std::iter::empty()).unwrap_or_else(|mistakes| panic!("{mistakes}"));
@@ -82,6 +82,10 @@ fn the_shipped_file_explains_every_key_and_equals_the_defaults() {
         .unwrap();
     for (key, default) in KEYS {
         let value: Value = shipped.get(key).unwrap_or_else(|_| panic!("no {key}"));
+        if *key == "store.url" {
+            assert_eq!(value.into_string().unwrap(), "sqlite://hookbridge.db");
+            continue;
+        }
         match default {
             Default::Text(text) => assert_eq!(value.into_string().unwrap(), *text, "{key}"),
             Default::Number(number) => assert_eq!(value.into_int().unwrap(), *number, "{key}"),
@@ -298,9 +302,9 @@ fn mistakes_in_the_environment_name_the_variable() {
         ),
         (
             "HOOKBRIDGE__STORE__URL",
-            "postgres://u:p@h",
-            "none yet",
-            "`dead` queue",
+            "mysql://u:p@h",
+            "neither sqlite://",
+            "sqlite://hookbridge.db",
         ),
         (
             "HOOKBRIDGE__ADMIN__TOKEN",

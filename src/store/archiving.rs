@@ -84,10 +84,7 @@ impl NewDeadLetter {
             hash.update([0]);
         }
         hash.update(&self.payload);
-        hash.finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        super::hex(&hash.finalize())
     }
 
     fn values(self, same: String, count: i64, now: Timestamp) -> [Value; 20] {

@@ -196,7 +196,8 @@ impl Database {
         match place {
             StorePlace::Sqlite(path) => Self::open_sqlite(path).await,
             StorePlace::Postgres(url) => {
-                let options: PgConnectOptions = url.expose_secret().parse().map_err(away)?;
+                let options: PgConnectOptions =
+                    url.expose_secret().parse().map_err(|error| away(&error))?;
                 let options = options
                     .application_name("hookbridge")
                     .log_statements(LevelFilter::Off)
@@ -204,7 +205,10 @@ impl Database {
                 let first = PgPoolOptions::new()
                     .max_connections(1)
                     .acquire_timeout(ACQUIRE);
-                let first = first.connect_with(options.clone()).await.map_err(away)?;
+                let first = first
+                    .connect_with(options.clone())
+                    .await
+                    .map_err(|error| away(&error))?;
                 POSTGRES.run(&first).await.map_err(migrating)?;
                 first.close().await;
                 let limited = format!("SET statement_timeout = {STATEMENT_MS}");
@@ -253,7 +257,7 @@ impl Database {
 
     /// The rows that a statement gives which changes nothing.
     pub(super) async fn rows<T: FromAnyRow>(&self, sql: Sql) -> Result<Vec<T>, StoreError> {
-        self.read(sql).await.map_err(away)
+        self.read(sql).await.map_err(|error| away(&error))
     }
 
     /// The first of [`Self::rows`].
@@ -272,10 +276,15 @@ impl Database {
     pub(super) async fn begin(&self) -> Result<Transaction, StoreError> {
         Ok(match self {
             // A lock that is taken later may find that another process wrote meanwhile.
-            Self::Sqlite { write, .. } => {
-                Transaction::Sqlite(write.begin_with("BEGIN IMMEDIATE").await.map_err(away)?)
+            Self::Sqlite { write, .. } => Transaction::Sqlite(
+                write
+                    .begin_with("BEGIN IMMEDIATE")
+                    .await
+                    .map_err(|error| away(&error))?,
+            ),
+            Self::Postgres(pool) => {
+                Transaction::Postgres(pool.begin().await.map_err(|error| away(&error))?)
             }
-            Self::Postgres(pool) => Transaction::Postgres(pool.begin().await.map_err(away)?),
         })
     }
 
@@ -341,7 +350,7 @@ pub(super) enum Transaction {
 impl Transaction {
     /// The rows that a statement gives.
     pub(super) async fn rows<T: FromAnyRow>(&mut self, sql: Sql) -> Result<Vec<T>, StoreError> {
-        self.fetch(sql).await.map_err(away)
+        self.fetch(sql).await.map_err(|error| away(&error))
     }
 
     /// The first of [`Self::rows`].
@@ -359,7 +368,7 @@ impl Transaction {
     /// Makes a change; tells how many rows it concerned. One that gives two cases' hooks the same URL
     /// is [`StoreError::UrlTaken`]: nothing else that must be unique can be given twice.
     pub(super) async fn change(&mut self, sql: Sql) -> Result<u64, StoreError> {
-        self.execute(sql).await.map_err(away)
+        self.execute(sql).await.map_err(|error| away(&error))
     }
 
     async fn execute(&mut self, sql: Sql) -> Result<u64, sqlx::Error> {
@@ -375,7 +384,7 @@ impl Transaction {
             Self::Sqlite(open) => open.commit().await,
             Self::Postgres(open) => open.commit().await,
         }
-        .map_err(away)
+        .map_err(|error| away(&error))
     }
 }
 
@@ -389,8 +398,8 @@ async fn make_private(path: &Path) -> std::io::Result<()> {
     options.open(path).await.map(drop)
 }
 
-fn away(error: sqlx::Error) -> StoreError {
-    match &error {
+fn away(error: &sqlx::Error) -> StoreError {
+    match error {
         sqlx::Error::Database(database) if database.is_unique_violation() => StoreError::UrlTaken,
         sqlx::Error::PoolTimedOut => {
             StoreError::Away("no connection to it could be had in time".to_owned())
@@ -408,7 +417,7 @@ fn migrating(error: sqlx::migrate::MigrateError) -> StoreError {
         MigrateError::VersionMissing(version) => StoreError::Unreadable(format!(
             "a newer hookbridge has changed its tables (migration {version}): use that one"
         )),
-        MigrateError::Execute(error) => away(error),
+        MigrateError::Execute(error) => away(&error),
         error => StoreError::Away(format!("its tables cannot be brought up to date: {error}")),
     }
 }

@@ -12,6 +12,8 @@ use super::{
 
 /// The most dead letters of one page.
 const MOST: usize = 1_000;
+/// How many a page usually has.
+const PAGE: usize = 50;
 /// How many other dead letters of its webhook are shown with one.
 const RELATED: usize = 100;
 /// How many are removed at a time.
@@ -213,7 +215,7 @@ impl Store {
         filter: &Filter,
         after: Option<Cursor>,
     ) -> Result<Vec<String>, StoreError> {
-        let sql = listing(filter, after, MOST);
+        let sql = listing(filter, after, PAGE);
         self.timed(async { self.opened()?.database.explain(sql).await })
             .await
     }

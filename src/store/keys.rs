@@ -185,7 +185,7 @@ impl Key {
         };
         let id = derived("hookbridge key id");
         Some(Self {
-            id: id[..4].iter().map(|byte| format!("{byte:02x}")).collect(),
+            id: super::hex(&id[..4]),
             cipher: RandomizedNonceKey::new(&AES_256_GCM, &bytes).ok()?,
             mac: hmac::Key::new(hmac::HMAC_SHA256, &derived("hookbridge url hash")),
         })
@@ -282,8 +282,8 @@ mod tests {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            let mode = fs::metadata(&path).unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o600);
+            let permissions = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(permissions & 0o777, 0o600);
         }
     }
 

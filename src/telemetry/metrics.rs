@@ -20,6 +20,10 @@ use crate::{
     webhook::{EventType, WebhookType},
 };
 
+mod store;
+
+pub use store::StoreMetrics;
+
 /// From 1 ms to a minute.
 const BUCKETS: [f64; 15] = [
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0,
@@ -87,10 +91,8 @@ pub struct Metrics {
     broker_blocked: IntGauge,
     broker_reconnects: IntCounter,
     tasks: IntGauge,
-    dead_letters: IntGauge,
-    archived: IntCounterVec,
-    removed: IntCounter,
-    store_connected: IntGauge,
+    /// What is told of the store.
+    pub store: StoreMetrics,
     failing: Mutex<HashMap<SubscriberId, u64>>,
 }
 
@@ -179,26 +181,7 @@ impl Metrics {
                 "hookbridge_tasks",
                 "Tasks alive in the bridge's runtime: it holds one for each consumer, channel and attempt.",
             )?,
-            dead_letters: gauge(
-                "hookbridge_dead_letters",
-                "Dead letters held in the store and not yet replayed.",
-            )?,
-            archived: counters(
-                "hookbridge_dead_letters_archived_total",
-                "Dead letters put into the store, by the queue that they came from: dead, rejected or lost.",
-                &["kind"],
-            )?,
-            removed: registered(
-                &registry,
-                IntCounter::new(
-                    "hookbridge_dead_letters_removed_total",
-                    "Dead letters removed from the store after store.dead_letter_retention.",
-                ),
-            )?,
-            store_connected: gauge(
-                "hookbridge_store_connected",
-                "Whether the store is there (1) or not (0, also without one).",
-            )?,
+            store: StoreMetrics::new(&registry)?,
             failing: Mutex::default(),
             registry: registry.clone(),
         };
@@ -226,9 +209,6 @@ impl Metrics {
             self.attempt_duration.with_label_values(&[transport]);
             self.delivery_latency.with_label_values(&[transport]);
             self.in_flight.with_label_values(&[transport]);
-        }
-        for kind in ["dead", "rejected", "lost"] {
-            self.archived.with_label_values(&[kind]);
         }
         for kind in EventType::ALL {
             self.events.with_label_values(&[kind.name(), "accepted"]);
@@ -307,28 +287,6 @@ impl Metrics {
         self.deliveries
             .with_label_values(&[kind.name(), transport.as_str(), "dead"])
             .inc();
-    }
-
-    /// Dead letters from this queue are in the store.
-    pub fn archived(&self, kind: &str, count: usize) {
-        let count = u64::try_from(count).unwrap_or(u64::MAX);
-        self.archived.with_label_values(&[kind]).inc_by(count);
-    }
-
-    /// Dead letters were removed from the store because they are old.
-    pub fn removed(&self, count: u64) {
-        self.removed.inc_by(count);
-    }
-
-    /// How many dead letters the store holds that are not replayed yet.
-    pub fn dead_letters(&self, count: u64) {
-        self.dead_letters
-            .set(i64::try_from(count).unwrap_or(i64::MAX));
-    }
-
-    /// Whether the store is there.
-    pub fn store(&self, there: bool) {
-        self.store_connected.set(there.into());
     }
 
     /// The messages in each group of queues.

@@ -313,8 +313,8 @@ impl RunningBridge {
     }
 
     /// Closes the bridge's connections, from the broker's side.
-    pub fn close_connections(&self, vhost: &Vhost) {
-        vhost.close_connections_of(&self.user);
+    pub fn close_connections(&self) {
+        Vhost::close_connections_of(&self.user);
     }
 
     /// Has the subscribers read again, and waits until as many are enabled and disabled.

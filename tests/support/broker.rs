@@ -79,11 +79,11 @@ impl Vhost {
     /// Closes every connection of the virtual host's own user, from the broker's side. The broker
     /// answers with an error when one of them goes away meanwhile, and is then asked again.
     pub fn close_connections(&self) {
-        self.close_connections_of(&self.name);
+        Self::close_connections_of(&self.name);
     }
 
     /// Closes every connection of a user, likewise.
-    pub fn close_connections_of(&self, user: &str) {
+    pub fn close_connections_of(user: &str) {
         let path = format!("connections/username/{user}");
         let closed = (0..10).any(|_| {
             let answer = management::call("DELETE", &path, &Value::Null);

@@ -290,13 +290,12 @@ proptest! {
         for (number, change) in changes {
             let id = SubscriberId::new(format!("s{number:02}"));
             let (before, seen) = (set.clone(), look(&set));
-            match change {
-                Some(one) => {
-                    let one = Subscriber { id: id.clone(), ..one };
-                    left.insert(id, one.clone());
-                    set.insert(Arc::new(one));
-                }
-                None => prop_assert_eq!(set.remove(id.as_str()).is_some(), left.remove(&id).is_some()),
+            if let Some(one) = change {
+                let one = Subscriber { id: id.clone(), ..one };
+                left.insert(id, one.clone());
+                set.insert(Arc::new(one));
+            } else {
+                prop_assert_eq!(set.remove(id.as_str()).is_some(), left.remove(&id).is_some());
             }
             prop_assert_eq!(look(&before), seen);
         }
