@@ -27,6 +27,9 @@ use crate::{
     store::{StoreError, dead_letters::Kind, filter::Filter},
 };
 
+/// As long as any text that a filter may hold.
+const LONGEST_ID: usize = 256;
+
 const KEYS: [&str; 9] = [
     "ids",
     "kind",
@@ -231,7 +234,7 @@ impl Reading {
         let kind = text("kind", check_kind, &mut wrong);
         let mut filter = Filter {
             kind: kind.and_then(|word| Kind::from_name(&word)),
-            subscriber: text("subscriber", |_| Ok(()), &mut wrong),
+            subscriber: text("subscriber", check_id, &mut wrong),
             webhook: text("type", check_type, &mut wrong),
             reason: text("reason", check_reason, &mut wrong),
             since: text("since", check_time, &mut wrong).and_then(|at| at.parse().ok()),
@@ -283,6 +286,13 @@ fn numbers(ids: &Value) -> Option<Vec<i64>> {
         .as_array()
         .filter(|ids| (1..=MOST_IDS).contains(&ids.len()))?;
     ids.iter().map(Value::as_i64).collect()
+}
+
+fn check_id(text: &str) -> Result<(), String> {
+    if text.len() > LONGEST_ID || text.chars().any(char::is_control) {
+        return Err("write a subscriber's id".to_owned());
+    }
+    Ok(())
 }
 
 fn check_time(text: &str) -> Result<(), String> {

@@ -113,6 +113,11 @@ impl<S: Sync> FromRequestParts<S> for Query {
         let query = parts.uri.query().unwrap_or("");
         let pairs = url::form_urlencoded::parse(query.as_bytes());
         let pairs: Vec<_> = pairs.into_owned().collect();
+        let stranger = |value: &str| value.chars().any(char::is_control);
+        if let Some((name, _)) = pairs.iter().find(|(_, value)| stranger(value)) {
+            let detail = format!("the parameter {name:?} holds control characters");
+            return Err(Problem::bad_request(detail));
+        }
         match pairs
             .iter()
             .find(|(_, value)| value.len() > LONGEST_PARAMETER)

@@ -226,7 +226,10 @@ pub async fn probe(
         .tls_danger_accept_invalid_certs(true)
         .timeout(patience)
         .build()?;
-    let response = client.get(format!("https://{address}{path}")).send().await?;
+    let response = client
+        .get(format!("https://{address}{path}"))
+        .send()
+        .await?;
     let ready = response.status() == StatusCode::OK;
     Ok((ready, response.text().await?))
 }
