@@ -1,4 +1,4 @@
-//! The admin listener: `/livez`, `/readyz` and `/metrics`.
+//! The admin listener: `/livez`, `/readyz`, `/metrics`, and the API below `/v1`.
 
 use std::{
     collections::BTreeMap,
@@ -15,9 +15,33 @@ use axum::{
 };
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
-use crate::telemetry::metrics::Metrics;
+use crate::{settings::AdminSettings, telemetry::metrics::Metrics};
+
+mod api;
+mod auth;
+mod cases;
+mod catalogue;
+mod dead_letters;
+pub mod forms;
+mod openapi;
+mod problem;
+mod rates;
+mod replays;
+mod request;
+mod serve;
+mod subscribers;
+mod test_delivery;
+
+use auth::Tokens;
+
+pub use api::{Attempt, Attempting, Handles, StatusOf};
+pub use openapi::document;
+pub use problem::Problem;
+pub use serve::TlsError;
 
 /// The part that everything else needs.
 pub const BROKER: &str = "home broker";
@@ -52,15 +76,27 @@ impl Readiness {
 
 /// Why the admin listener could not start.
 #[derive(Debug, Error)]
-#[error("cannot listen on {address} for probes and metrics: {error}; change admin.listen")]
-pub struct ListenError {
-    address: SocketAddr,
-    error: std::io::Error,
+pub enum ListenError {
+    /// The address.
+    #[error(
+        "cannot listen on {address} for probes, metrics and the API: {error}; change admin.listen"
+    )]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// The certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// The admin listener, bound but not yet serving.
 pub struct Admin {
     listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    tokens: Tokens,
     readiness: Readiness,
     metrics: Arc<Metrics>,
 }
@@ -68,15 +104,25 @@ pub struct Admin {
 impl Admin {
     /// Binds the listener; port 0 takes a free one.
     pub async fn bind(
-        address: SocketAddr,
+        settings: &AdminSettings,
         readiness: Readiness,
         metrics: Arc<Metrics>,
     ) -> Result<Self, ListenError> {
+        let address = settings.listen;
+        let tls = settings.tls.as_ref().map(serve::acceptor).transpose()?;
+        if tls.is_none() && !settings.tokens.is_empty() && !address.ip().is_loopback() {
+            warn!(
+                %address,
+                "the API's tokens and secrets go over the network unencrypted: set admin.certificate_file and admin.key_file, or listen on loopback"
+            );
+        }
         let listener = TcpListener::bind(address)
             .await
-            .map_err(|error| ListenError { address, error })?;
+            .map_err(|error| ListenError::Bind { address, error })?;
         Ok(Self {
             listener,
+            tls,
+            tokens: Tokens::new(&settings.tokens),
             readiness,
             metrics,
         })
@@ -88,7 +134,7 @@ impl Admin {
     }
 
     /// Answers until `stop`.
-    pub async fn serve(self, stop: CancellationToken) -> std::io::Result<()> {
+    pub async fn serve(self, handles: Handles, stop: CancellationToken) {
         let router = Router::new()
             .route("/livez", get(async || "ok\n"))
             .route("/readyz", get(readyz))
@@ -98,9 +144,8 @@ impl Admin {
                     .route("/metrics", get(metrics))
                     .with_state(self.metrics),
             );
-        axum::serve(self.listener, router)
-            .with_graceful_shutdown(async move { stop.cancelled().await })
-            .await
+        let router = api::router(router, handles, self.tokens);
+        serve::serve(self.listener, self.tls, router, stop).await;
     }
 }
 

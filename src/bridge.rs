@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use crate::{
-    admin::{Admin, BROKER, ListenError, Readiness},
+    admin::{Admin, BROKER, Handles, ListenError, Readiness},
     archive::Archive,
     broker::{
         connection::{ConnectError, Connection, Dialer, TlsFiles, system_resolver},
@@ -214,7 +214,7 @@ impl Bridge {
             Arc::new(Metrics::new().map_err(|error| BridgeError::Metrics(error.to_string()))?);
         let notices = Arc::new(Notices::default());
         let readiness = Readiness::default();
-        let admin = Admin::bind(settings.admin.listen, readiness.clone(), metrics.clone()).await?;
+        let admin = Admin::bind(&settings.admin, readiness.clone(), metrics.clone()).await?;
         let address = admin.address().unwrap_or(settings.admin.listen);
         let (work, services) = (TaskTracker::new(), TaskTracker::new());
         let stop = CancellationToken::new();
@@ -546,12 +546,24 @@ impl Bridge {
             .unwrap_or_else(PoisonError::into_inner)
             .take()
         {
-            let end = after.clone();
-            self.services.spawn(async move {
-                if let Err(error) = admin.serve(end).await {
-                    error!("the admin listener ended: {error}");
-                }
-            });
+            let (handles, end) = (self.api(), after.clone());
+            self.services
+                .spawn(async move { admin.serve(handles, end).await });
+        }
+    }
+
+    /// What the API reaches of the other parts.
+    fn api(&self) -> Handles {
+        let deliver = self.deliver.clone();
+        Handles {
+            registry: self.registry.clone(),
+            replays: self.replays(),
+            rules: self.rules.clone(),
+            attempt: Box::new(move |subscriber, delivery| {
+                let deliver = deliver.clone();
+                Box::pin(async move { deliver.try_out(&subscriber, &delivery).await })
+            }),
+            status: Box::new(|_| None),
         }
     }
 

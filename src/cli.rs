@@ -7,12 +7,16 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::broker::connection::ConnectError;
 
 pub mod check;
+pub mod client;
+pub mod dead_letters;
 pub mod demo;
 pub mod events;
 pub mod healthcheck;
 pub mod publish;
 pub mod run;
+pub mod subscribers;
 pub mod topology;
+mod words;
 
 /// Where the settings are looked for when nobody says otherwise.
 const DEFAULT_CONFIG: &str = "config/hookbridge.toml";
@@ -55,6 +59,10 @@ enum Command {
     Publish(publish::PublishArgs),
     /// Ask a running bridge whether it is ready
     Healthcheck(healthcheck::HealthcheckArgs),
+    /// See and change subscribers, over a running bridge's API
+    Subscribers(subscribers::SubscribersArgs),
+    /// See, replay and remove what failed for good, over a running bridge's API
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Watch the whole bridge at work, on a private RabbitMQ
     #[command(after_help = demo::AFTER_HELP)]
     Demo(demo::DemoArgs),
@@ -91,6 +99,10 @@ pub fn main() -> anyhow::Result<ExitCode> {
             publish::run(&args, &mut io::stdout().lock(), &mut io::stderr().lock()).map(failed)
         }
         Command::Healthcheck(args) => healthcheck::run(&args, &mut io::stderr().lock()).map(failed),
+        Command::Subscribers(args) => subscribers::run(&args, &mut io::stdout().lock()).map(failed),
+        Command::DeadLetters(args) => {
+            dead_letters::run(&args, &mut io::stdout().lock(), &mut io::stderr().lock()).map(failed)
+        }
         Command::Demo(args) => {
             demo::run(&args, &mut io::stdout().lock()).map(|()| ExitCode::SUCCESS)
         }

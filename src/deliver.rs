@@ -287,6 +287,22 @@ impl Deliver {
         now.is_some_and(|now| Arc::ptr_eq(now, subscriber))
     }
 
+    /// Makes one attempt outside the line: nothing is settled, retried or counted. The error says
+    /// what kept the bridge itself from it.
+    pub async fn try_out(
+        &self,
+        subscriber: &Subscriber,
+        delivery: &Delivery,
+    ) -> Result<Outcome, String> {
+        let sent = self.send(subscriber, delivery, Attempt::First).await;
+        sent.map_err(|undone| match undone {
+            Undone::HomeLost => "the home broker is away".to_owned(),
+            Undone::Wanting(Shortage { lack, detail }) => {
+                format!("the bridge itself lacks {lack}: {detail}")
+            }
+        })
+    }
+
     async fn send(
         &self,
         subscriber: &Subscriber,

@@ -65,6 +65,16 @@ pub enum RejectionReason {
 }
 
 impl RejectionReason {
+    /// Every reason.
+    pub const ALL: [Self; 6] = [
+        Self::TooLarge,
+        Self::NotJson,
+        Self::NotCloudEvents,
+        Self::MissingField,
+        Self::InvalidField,
+        Self::UnknownType,
+    ];
+
     /// The word for it in `hookbridge-reason`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -14,6 +14,7 @@ mod keys;
 mod loading;
 pub mod mistakes;
 mod sections;
+mod tokens;
 mod values;
 
 use mistakes::Wrong;
@@ -158,11 +159,44 @@ impl StorePlace {
     }
 }
 
-/// `[admin]`: the listener for probes and metrics.
+/// `[admin]`: the listener for probes, metrics and the API.
 #[derive(Debug, Clone)]
 pub struct AdminSettings {
     /// Address and port; port 0 takes a free one and logs it.
     pub listen: SocketAddr,
+    /// What the listener speaks TLS with; plain HTTP without.
+    pub tls: Option<AdminTls>,
+    /// Who may use the API; nobody when there is none.
+    pub tokens: Vec<AdminToken>,
+}
+
+/// The listener's certificate.
+#[derive(Debug, Clone)]
+pub struct AdminTls {
+    /// PEM file of the certificate chain.
+    pub certificate_file: PathBuf,
+    /// PEM file of its private key.
+    pub key_file: PathBuf,
+}
+
+/// `[[admin.token]]`: one who may use the API.
+#[derive(Debug, Clone)]
+pub struct AdminToken {
+    /// What the log calls whoever holds it.
+    pub name: String,
+    /// What stands behind `Bearer`.
+    pub value: SecretString,
+    /// What it allows.
+    pub role: Role,
+}
+
+/// What a token allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// To read and to change.
+    Operator,
+    /// To read.
+    Viewer,
 }
 
 /// `[log]`

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use secrecy::SecretString;
 use url::Url;
 
+pub mod form;
 pub mod loading;
 mod redaction;
 pub mod set;

@@ -11,13 +11,15 @@ use crate::support::{
     program::{EVENT_KEY, Setup, event},
 };
 
-const COMMANDS: [&str; 7] = [
+const COMMANDS: [&str; 9] = [
     "run",
     "check",
     "topology",
     "events",
     "publish",
     "healthcheck",
+    "subscribers",
+    "dead-letters",
     "completions",
 ];
 

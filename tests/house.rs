@@ -105,7 +105,10 @@ fn first_words(list: &str) -> Vec<&str> {
 const LIBRARIES: [(&str, &[&str]); 9] = [
     ("lapin::", &["broker/", "deliver/amqp.rs"]),
     ("deadpool", &["broker/"]),
-    ("reqwest::", &["deliver/http.rs", "deliver/http/"]),
+    (
+        "reqwest::",
+        &["deliver/http.rs", "deliver/http/", "cli/client.rs"],
+    ),
     (
         "prometheus::",
         &["telemetry/metrics.rs", "telemetry/metrics/"],

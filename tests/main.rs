@@ -11,6 +11,11 @@
 
 mod support;
 
+mod admin_api;
+mod admin_commands;
+mod admin_doors;
+mod admin_fuzz;
+mod admin_secrets;
 mod alarm;
 mod archiving;
 mod audience;

@@ -79,7 +79,7 @@ fn total(mistakes: &[Mistake]) -> String {
         .iter()
         .filter_map(|mistake| match &mistake.place {
             Place::File { path, .. } => Some(path),
-            Place::Variable(_) => None,
+            Place::Variable(_) | Place::Request(_) => None,
         })
         .collect();
     let in_environment = mistakes

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 
-use super::{ConfigArgs, environment};
+use super::{ConfigArgs, client, environment, runtime};
 use crate::settings;
 
 /// How long the bridge may take to answer.
@@ -24,22 +24,30 @@ pub struct HealthcheckArgs {
     /// The admin listener's address, instead of the one in the settings
     #[arg(long, value_name = "ADDRESS")]
     address: Option<SocketAddr>,
+    /// The listener at this address speaks TLS; otherwise the settings say whether it does
+    #[arg(long, requires = "address")]
+    tls: bool,
 }
 
 /// Returns whether the bridge is not ready, after printing its reasons to `out`.
 pub fn run(args: &HealthcheckArgs, out: &mut impl Write) -> anyhow::Result<bool> {
-    let listens = match args.address {
-        Some(address) => address,
+    let (listens, tls) = match args.address {
+        Some(address) => (address, args.tls),
         None => {
-            settings::load(&args.config.config, environment())
+            let admin = settings::load(&args.config.config, environment())
                 .map_err(|mistakes| anyhow::anyhow!("the settings are wrong:\n{mistakes}"))?
-                .admin
-                .listen
+                .admin;
+            (admin.listen, admin.tls.is_some())
         }
     };
     let address = reachable(listens);
-    let (ready, body) = ask(address, "/readyz")
-        .with_context(|| format!("cannot ask {address}: is the bridge running?"))?;
+    let asked = if tls {
+        runtime()?.block_on(client::probe(address, "/readyz", PATIENCE))
+    } else {
+        ask(address, "/readyz").map_err(anyhow::Error::from)
+    };
+    let (ready, body) =
+        asked.with_context(|| format!("cannot ask {address}: is the bridge running?"))?;
     if !ready {
         write!(out, "not ready: {body}")?;
     }

@@ -70,3 +70,19 @@ pub(super) fn list(text: &str) -> Option<Vec<String>> {
             .collect(),
     )
 }
+
+/// A list of tables in a variable: a TOML array of inline tables.
+pub(super) fn tables(text: &str) -> Option<Vec<config::Value>> {
+    let text = match text.trim() {
+        "" => "[]",
+        text => text,
+    };
+    let line = config::Config::builder()
+        .add_source(config::File::from_str(
+            &format!("value = {text}"),
+            config::FileFormat::Toml,
+        ))
+        .build()
+        .ok()?;
+    line.get_array("value").ok()
+}

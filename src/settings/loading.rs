@@ -141,6 +141,12 @@ fn places_in_file(
                 for (index, element) in elements.iter().enumerate() {
                     let place = document.place(element.span().start);
                     places.insert(format!("{path}[{index}]"), place);
+                    if let DeValue::Table(fields) = element.get_ref() {
+                        for (field, _) in fields {
+                            let place = document.place(field.span().start);
+                            places.insert(format!("{path}[{index}].{}", field.get_ref()), place);
+                        }
+                    }
                 }
             }
             places.insert(path, place);

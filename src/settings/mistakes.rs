@@ -26,6 +26,8 @@ pub enum Place {
     },
     /// In an environment variable of this name.
     Variable(String),
+    /// In the body of a request, where this JSON pointer (RFC 6901) leads.
+    Request(String),
 }
 
 /// Everything that is wrong, in the order of the places; never empty when it is an error.
@@ -105,6 +107,7 @@ impl fmt::Display for Place {
                 line: Some(line),
             } => write!(f, "{}:{line}", path.display()),
             Self::Variable(name) => f.write_str(name),
+            Self::Request(pointer) => f.write_str(pointer),
         }
     }
 }

@@ -7,10 +7,11 @@ use secrecy::ExposeSecret;
 use url::Url;
 
 use super::{
-    AdminSettings, BrokerSettings, DeliverySettings, LogFormat, LogSettings, Settings,
+    AdminSettings, AdminTls, BrokerSettings, DeliverySettings, LogFormat, LogSettings, Settings,
     SourceSettings, StorePlace, StoreSettings, SubscribersSettings, TargetsSettings, UnknownEvents,
     checks,
     mistakes::{Wrong, nearest},
+    tokens,
     values::{Secret, Values},
 };
 
@@ -314,20 +315,32 @@ fn store_place(url: &str, directory: &Path) -> Result<StorePlace, Wrong> {
 }
 
 fn admin(values: &mut Values<'_>) -> Option<AdminSettings> {
-    for key in ["admin.certificate_file", "admin.key_file", "admin.token"] {
-        values.must_be_empty(
-            key,
-            "guards the admin API, which this version does not have",
-            "Leave it out",
-        );
-    }
     let listen = values.text("admin.listen", |text| {
         text.parse().map_err(|_| {
             let remedy = "Write an IP address and a port, such as \"127.0.0.1:8080\"";
             Wrong::new(format!("is \"{text}\", which is not an address"), remedy)
         })
     })?;
-    Some(AdminSettings { listen })
+    let (certificate, key) = ("admin.certificate_file", "admin.key_file");
+    let (certificate_file, key_file) = (values.file(certificate), values.file(key));
+    for (this, named, other, missing) in [
+        (&certificate_file, certificate, &key_file, key),
+        (&key_file, key, &certificate_file, certificate),
+    ] {
+        if this.is_some() && other.is_none() && values.is_sound(missing) {
+            let what = format!("is given without `{missing}`");
+            values.wrong(named, Wrong::new(what, "Give both, or neither"));
+        }
+    }
+    let tls = certificate_file.zip(key_file);
+    Some(AdminSettings {
+        listen,
+        tls: tls.map(|(certificate_file, key_file)| AdminTls {
+            certificate_file,
+            key_file,
+        }),
+        tokens: tokens::tokens(values),
+    })
 }
 
 fn log(values: &mut Values<'_>) -> Option<LogSettings> {

@@ -66,6 +66,7 @@ fn an_empty_file_gives_the_defaults() {
     assert!(settings.targets.proxy.is_none());
     assert!(settings.subscribers.directory.ends_with("subscribers"));
     assert_eq!(settings.admin.listen.to_string(), "127.0.0.1:8080");
+    assert!(settings.admin.tls.is_none() && settings.admin.tokens.is_empty());
     assert_eq!(settings.log.format, LogFormat::Text);
     assert_eq!(settings.log.level, "info");
 }
@@ -308,8 +309,8 @@ fn mistakes_in_the_environment_name_the_variable() {
         (
             "HOOKBRIDGE__ADMIN__TOKEN",
             "s3cret",
-            "does not have",
-            "Leave it out",
+            "is not a list of tables",
+            "Write [{ name =",
         ),
     ];
     let text = "[source]\nbindings = [\"#\"]\n[targets]\nallow_networks = [\"::1\"]\n";
@@ -370,4 +371,44 @@ fn no_mistake_and_no_debug_output_repeats_a_secret() {
         &[],
     );
     assert!(!format!("{settings:?}").contains("s3cret"));
+}
+
+#[test]
+fn tokens_come_from_the_file_from_files_of_their_own_and_from_a_variable() {
+    let directory = directory(
+        "[[admin.token]]\nname = \"ops\"\nvalue = \"one\"\nrole = \"operator\"\n\
+         [[admin.token]]\nname = \"desk\"\nvalue_file = \"desk.token\"\nrole = \"viewer\"\n",
+    );
+    fs::write(directory.path().join("desk.token"), "two\n").unwrap();
+    let told = |variables: &[(&str, &str)]| {
+        let settings = load_in(directory.path(), variables).unwrap_or_else(|all| panic!("{all}"));
+        let tokens = settings.admin.tokens.into_iter();
+        tokens
+            .map(|token| {
+                (
+                    token.name,
+                    token.value.expose_secret().to_owned(),
+                    token.role,
+                )
+            })
+            .collect::<Vec<_>>()
+    };
+    let token = |name: &str, value: &str, role| (name.to_owned(), value.to_owned(), role);
+    assert_eq!(
+        told(&[]),
+        [
+            token("ops", "one", Role::Operator),
+            token("desk", "two", Role::Viewer)
+        ]
+    );
+    let name = "HOOKBRIDGE__ADMIN__TOKEN";
+    let value = r#"[{ name = "ci", value = "three", role = "viewer" }]"#;
+    assert_eq!(told(&[(name, value)]), [token("ci", "three", Role::Viewer)]);
+    assert_eq!(told(&[(name, "")]), []);
+    let wrong = load_in(directory.path(), &[(name, "[{ value = 's3cret' ]")]).unwrap_err();
+    assert!(
+        wrong.to_string().contains("HOOKBRIDGE__ADMIN__TOKEN"),
+        "{wrong}"
+    );
+    assert!(!wrong.to_string().contains("s3cret"), "{wrong}");
 }

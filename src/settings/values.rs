@@ -27,6 +27,20 @@ pub(super) struct Values<'p> {
     mistakes: Vec<Mistake>,
 }
 
+/// One table of a list of them: its keys with what is given for each, and where.
+pub(super) struct Row {
+    pub(super) place: Place,
+    pub(super) fields: Vec<(String, ValueKind, Place)>,
+}
+
+impl Row {
+    /// What is given for this key, and where.
+    pub(super) fn get(&self, field: &str) -> Option<(&ValueKind, &Place)> {
+        let (_, kind, place) = self.fields.iter().find(|(name, ..)| name == field)?;
+        Some((kind, place))
+    }
+}
+
 /// A secret, and the file that it stands in, if it does in one of its own.
 pub(super) struct Secret {
     pub(super) value: SecretString,
@@ -133,6 +147,49 @@ impl<'p> Values<'p> {
         Some(list)
     }
 
+    /// A list of tables; in a variable, TOML in brackets. What is no table is a mistake.
+    pub(super) fn tables(&mut self, key: &'static str) -> Vec<Row> {
+        let given = match self.given(key) {
+            ValueKind::String(text) if self.is_variable(key) => environment::tables(&text),
+            ValueKind::Array(values) => Some(values),
+            _ => None,
+        };
+        let Some(given) = given else {
+            let remedy = if self.is_variable(key) {
+                "Write [{ name = \"…\", … }, …], as in TOML".to_owned()
+            } else {
+                format!("Write [[{key}]] above each")
+            };
+            self.wrong(key, Wrong::new("is not a list of tables", remedy));
+            return Vec::new();
+        };
+        let mut rows = Vec::with_capacity(given.len());
+        for (index, value) in given.into_iter().enumerate() {
+            let place_of = |path: &str| {
+                let inside = self.places.get(path).filter(|_| !self.is_variable(key));
+                inside.cloned()
+            };
+            let path = format!("{key}[{index}]");
+            let place = place_of(&path).unwrap_or_else(|| self.place(key));
+            let ValueKind::Table(table) = value.kind else {
+                let remedy = format!("Write [[{key}]] above each");
+                let wrong = Wrong::new("holds something that is no table", remedy);
+                self.note(key, wrong.at(key, place));
+                continue;
+            };
+            let mut fields: Vec<_> = table
+                .into_iter()
+                .map(|(name, value)| {
+                    let place = place_of(&format!("{path}.{name}"));
+                    (name, value.kind, place.unwrap_or_else(|| self.place(key)))
+                })
+                .collect();
+            fields.sort_by(|a, b| a.0.cmp(&b.0));
+            rows.push(Row { place, fields });
+        }
+        rows
+    }
+
     /// A path, `None` when it is empty or no text. A relative one starts from the settings file's directory.
     pub(super) fn path(&mut self, key: &'static str) -> Option<PathBuf> {
         let directory = self.directory();
@@ -223,6 +280,11 @@ impl<'p> Values<'p> {
     /// Whether the file or the environment give `key`.
     pub(super) fn is_given(&self, key: &str) -> bool {
         self.places.contains_key(key)
+    }
+
+    /// Notes a mistake in a part of `key`.
+    pub(super) fn note_at(&mut self, key: &'static str, mistake: Mistake) {
+        self.note(key, mistake);
     }
 
     fn note(&mut self, key: &'static str, mistake: Mistake) {

@@ -16,12 +16,14 @@ use crate::settings::{Mistake, Mistakes, Place, Settings, document::Document};
 use super::{Interest, Origin, Subscriber, SubscriberId, SubscriberSet, Target};
 
 mod entry;
+pub mod request;
 mod secrets;
 mod table;
 mod target;
+mod value;
 
 use entry::Entry;
-use table::Table;
+use table::{Source, Table};
 
 /// What of the settings matters to subscribers.
 #[derive(Debug, Clone)]
@@ -194,7 +196,7 @@ impl Reading<'_> {
         }
         let Some((key, several)) = table.iter().find(|(key, _)| *key.get_ref() == "subscriber")
         else {
-            return self.entry(&Table::new(document, table, 0, ""));
+            return self.entry(document, table, 0);
         };
         let mistake = |offset, what: String, remedy: &str| Mistake {
             place: document.place(offset),
@@ -215,7 +217,7 @@ impl Reading<'_> {
         for element in elements {
             match element.get_ref() {
                 DeValue::Table(one) if matches!(several.get_ref(), DeValue::Array(_)) => {
-                    self.entry(&Table::new(document, one, element.span().start, ""));
+                    self.entry(document, one, element.span().start);
                 }
                 _ => self.mistakes.push(mistake(
                     element.span().start,
@@ -226,8 +228,13 @@ impl Reading<'_> {
         }
     }
 
-    fn entry(&mut self, table: &Table<'_>) {
-        let Entry { id, subscriber } = entry::read(table, self.rules, self.variable);
+    fn entry(&mut self, document: &Document<'_>, table: &DeTable<'_>, start: usize) {
+        let (source, fields) = (
+            Source::File(document.path()),
+            value::fields_of_toml(document, table),
+        );
+        let table = Table::new(source, &fields, document.place(start), "");
+        let Entry { id, subscriber } = entry::read(&table, self.rules, self.variable, false);
         let sound = !table.has_mistakes();
         self.mistakes.extend(table.take_mistakes());
         let Some((id, place)) = id else { return };
@@ -255,7 +262,7 @@ fn shared_urls(subscribers: &[Subscriber]) -> Vec<Mistake> {
         let first = *first_with.entry(target.url.as_str()).or_insert(subscriber);
         if self::cases(first) != Some(cases) {
             warnings.push(Mistake {
-                place: place_of(subscriber),
+                place: place(&subscriber.origin),
                 what: format!(
                     "\"{}\" and \"{}\" ({}) have different cases and the same URL",
                     subscriber.id, first.id, first.origin
@@ -267,13 +274,13 @@ fn shared_urls(subscribers: &[Subscriber]) -> Vec<Mistake> {
     warnings
 }
 
-fn place_of(subscriber: &Subscriber) -> Place {
-    match &subscriber.origin {
+fn place(origin: &Origin) -> Place {
+    match origin {
         Origin::File { file, line } => Place::File {
             path: file.to_path_buf(),
             line: Some(*line),
         },
-        Origin::Store { .. } => whole(Path::new("")),
+        Origin::Store { .. } => Place::Request(String::new()),
     }
 }
 

@@ -25,6 +25,7 @@ use tokio::{
 use toml::{Table, Value};
 
 use super::{
+    api::{self, Api},
     broker::{Vhost, unique},
     client::{Client, Message, Published},
     eventually::eventually,
@@ -184,6 +185,16 @@ pub struct RunningBridge {
 }
 
 impl RunningBridge {
+    /// Where its admin listener is.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// A client of its API, with the token of [`super::api::TOKENS`] that may change things.
+    pub fn api(&self) -> Api {
+        Api::new(self.admin, Some(api::OPERATOR))
+    }
+
     /// The store, which the bridge must have.
     pub fn store(&self) -> Store {
         self.registry

@@ -1,6 +1,7 @@
 //! What the tests stand on: the real broker, receivers that behave as badly as they are told to,
 //! a line that can be cut, and waiting without hoping.
 
+pub mod api;
 pub mod bridge;
 pub mod broker;
 pub mod client;

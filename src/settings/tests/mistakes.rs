@@ -123,11 +123,36 @@ fn targets_and_everything_else() {
         ("[store]\nurl = \"sqlite://a.db\"\nsecret_key_file = \"\"", 3, "is empty, and there is a store", "hookbridge.key"),
         ("[store]\ndead_letter_retention = \"ever\"", 2, "not a duration", "\"forever\""),
         ("[admin]\nlisten = \"localhost:80\"", 2, "not an address", "127.0.0.1:8080"),
-        ("[admin]\nkey_file = \"key\"", 2, "this version does not have", "Leave it out"),
-        ("[[admin.token]]\nvalue = \"s3cret\"", 1, "this version does not have", "Leave it out"),
+        ("[admin]\nkey_file = \"key\"", 2, "does not exist", "correct the path"),
+        ("[admin]\nkey_file = \"hookbridge.toml\"", 2, "is given without `admin.certificate_file`", "both, or neither"),
         ("[log]\nformat = \"xml\"", 2, "holds \"xml\"", "\"text\", \"json\""),
         ("[log]\nlevel = \"inof\"", 2, "holds \"inof\"", "\"info\""),
         ("[log]\nlevel = \"info,hookbridge=loud\"", 2, "is not a filter", "hookbridge=debug"),
         ("[telemetry]\notlp_endpoint = \"http://a\"", 2, "exports no traces", "/metrics"),
+    ]);
+}
+
+#[test]
+#[rustfmt::skip]
+fn tokens() {
+    let ops = "[[admin.token]]\nname = \"ops\"\nvalue = \"one\"\nrole = \"operator\"\n";
+    let same_name = format!("{ops}[[admin.token]]\nname = \"ops\"\nvalue = \"two\"\nrole = \"viewer\"");
+    let same_value = format!("{ops}[[admin.token]]\nname = \"two\"\nvalue = \"one\"\nrole = \"viewer\"");
+    each(&[
+        ("[admin]\ntoken = \"one\"", 2, "is not a list of tables", "[[admin.token]]"),
+        ("[admin]\ntoken = [\n  \"one\"]", 3, "no table", "[[admin.token]]"),
+        ("[[admin.token]]\nvalue = \"one\"\nrole = \"viewer\"", 1, "`admin.token.name` is missing", "log names it"),
+        ("[[admin.token]]\nname = \"ops\"\nvalue = \"one\"", 1, "`admin.token.role` is missing", "viewer"),
+        ("[[admin.token]]\nname = \"ops\"\nvalue = \"one\"\nrole = \"root\"", 4, "holds \"root\"", "operator"),
+        ("[[admin.token]]\nname = \"ops\"\nrole = \"viewer\"", 1, "`admin.token.value` is missing", "value_file"),
+        ("[[admin.token]]\nname = \"ops\"\nvalue = 5\nrole = \"viewer\"", 3, "is not a text", "quotes"),
+        ("[[admin.token]]\nname = \"ops\"\nvalue = \"a b\"\nrole = \"viewer\"", 3, "holds a space", "one line"),
+        ("[[admin.token]]\nname = \"ops\"\nvalue = \"\"\nrole = \"viewer\"", 3, "is empty", "openssl"),
+        ("[[admin.token]]\nname = \"ops\"\nvalue_file = \"none\"\nrole = \"viewer\"", 3, "does not exist", "correct"),
+        ("[[admin.token]]\nname = \"ops\"\nvalue = \"one\"\nvalue_file = \"none\"\nrole = \"viewer\"", 4, "beside `value`", "Keep one"),
+        ("[[admin.token]]\nname = \"ops\"\nvalue = \"one\"\nrole = \"viewer\"\nrolle = 1", 5, "`admin.token.rolle` is not a setting", "`role`"),
+        ("[[admin.token]]\nname = \"\"\nvalue = \"one\"\nrole = \"viewer\"", 2, "is empty", "letters"),
+        (&same_name, 6, "a second time", "of its own"),
+        (&same_value, 7, "is the same as that of \"ops\"", "of its own"),
     ]);
 }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 use super::{
-    super::{Interest, Origin, Subscriber, SubscriberId, Target, WebhookTypes},
+    super::{Interest, Subscriber, SubscriberId, Target, WebhookTypes},
     Rules,
     secrets::{self, SIGNING_SECRET, Variable},
     table::{Given, Table},
@@ -45,10 +45,16 @@ pub(super) struct Entry {
     pub(super) subscriber: Option<Subscriber>,
 }
 
-/// Reads one subscriber; mistakes are left in the table.
-pub(super) fn read(table: &Table<'_>, rules: &Rules, variable: Variable<'_>) -> Entry {
+/// Reads one subscriber; mistakes are left in the table. `reserved`: it is a case's own hook, and
+/// may have such an id.
+pub(super) fn read(
+    table: &Table<'_>,
+    rules: &Rules,
+    variable: Variable<'_>,
+    reserved: bool,
+) -> Entry {
     table.allow_only(&KEYS);
-    let id = id(table);
+    let id = id(table, reserved);
     let enabled = table.flag("enabled").unwrap_or(true);
     let interest = interest(table);
     let events = events(table);
@@ -58,10 +64,7 @@ pub(super) fn read(table: &Table<'_>, rules: &Rules, variable: Variable<'_>) -> 
     let max_in_flight = table.count("max_in_flight", MOST_IN_FLIGHT);
     let target = target(table, rules, variable);
     let place = table.place("id");
-    let origin = Origin::File {
-        file: table.document().path().into(),
-        line: table.line(),
-    };
+    let origin = table.origin();
     let subscriber = || {
         Some(Subscriber {
             id: id.clone()?,
@@ -81,7 +84,7 @@ pub(super) fn read(table: &Table<'_>, rules: &Rules, variable: Variable<'_>) -> 
     }
 }
 
-fn id(table: &Table<'_>) -> Option<SubscriberId> {
+fn id(table: &Table<'_>, reserved: bool) -> Option<SubscriberId> {
     let remedy = "Write 1 to 63 of a-z, 0-9, `.`, `_` and `-`, beginning with a letter or digit";
     if !table.has("id") {
         table.wrong("id", Wrong::new("is missing", remedy));
@@ -93,7 +96,7 @@ fn id(table: &Table<'_>) -> Option<SubscriberId> {
         || !value.chars().all(|c| plain(c) || "._-".contains(c))
     {
         Err(Wrong::new(format!("is {value:?}"), remedy))
-    } else if value.starts_with("case-") {
+    } else if value.starts_with("case-") && !reserved {
         Err(Wrong::new(
             format!("is {value:?}, and ids that begin with `case-` belong to the cases' own hooks"),
             "Write another id",

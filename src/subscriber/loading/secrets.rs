@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::settings::{checks, mistakes::Wrong};
 
-use super::table::{Given, Table};
+use super::table::{Given, Source, Table};
 
 /// Looks an environment variable up.
 pub(super) type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -94,22 +94,38 @@ fn read(
     variable: Variable<'_>,
     check: &impl Fn(&str) -> Result<(), Wrong>,
 ) -> Option<SecretString> {
-    let (secret, source) = if key == names.file {
-        let directory = table.document().path().parent().unwrap_or(Path::new(""));
-        let path = directory.join(given.value);
-        let source = format!("names {}, whose content ", path.display());
-        (checks::secret_in(&path), source)
-    } else if key == names.variable {
-        let source = format!("names {}, whose value ", given.value);
-        (secret_in_variable(given.value, variable), source)
-    } else {
+    let (secret, source) = if key == names.plain {
         (Ok(SecretString::from(given.value)), String::new())
+    } else if let Source::File(file) = table.source() {
+        elsewhere(file, names, key, given.value, variable)
+    } else {
+        let what = "is for subscribers' files: a request gives the secret itself";
+        let remedy = format!("Write `{}`", names.plain);
+        (Err(Wrong::new(what, remedy)), String::new())
     };
     let checked = secret.and_then(|secret| match check(secret.expose_secret()) {
         Ok(()) => Ok(secret),
         Err(wrong) => Err(Wrong::new(source + &wrong.what, wrong.remedy)),
     });
     table.accept(key, checked, given.place.clone())
+}
+
+/// The secret that the file of a subscriber has in another file or in a variable, and how to say so.
+fn elsewhere(
+    file: &Path,
+    names: &Names,
+    key: &str,
+    given: &str,
+    variable: Variable<'_>,
+) -> (Result<SecretString, Wrong>, String) {
+    if key == names.file {
+        let directory = file.parent().unwrap_or(Path::new(""));
+        let path = directory.join(given);
+        let source = format!("names {}, whose content ", path.display());
+        return (checks::secret_in(&path), source);
+    }
+    let source = format!("names {given}, whose value ");
+    (secret_in_variable(given, variable), source)
 }
 
 fn secret_in_variable(name: &str, variable: Variable<'_>) -> Result<SecretString, Wrong> {

@@ -1,27 +1,36 @@
-//! One table of a subscriber's file, read key by key; mistakes are collected with their lines.
+//! One table of a subscriber's file, or one object of a request, read key by key; mistakes are
+//! collected with their places.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, path::Path};
 
-use toml::{
-    Spanned,
-    de::{DeTable, DeValue},
+use crate::{
+    settings::{
+        Mistake, Place,
+        mistakes::{Wrong, nearest},
+    },
+    subscriber::Origin,
 };
 
-use crate::settings::{
-    Mistake, Place,
-    document::Document,
-    mistakes::{Wrong, nearest},
-};
+use super::value::{Field, Node, Value};
 
 /// A table, and the mistakes found in it so far.
 pub(super) struct Table<'d> {
-    document: &'d Document<'d>,
-    content: &'d DeTable<'d>,
+    source: Source<'d>,
+    fields: &'d [Field],
     /// Where the table begins.
-    start: usize,
+    start: Place,
     /// What its keys are called with: `http.`, or nothing at the top.
     prefix: &'static str,
     mistakes: RefCell<Vec<Mistake>>,
+}
+
+/// Who gives the table.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'d> {
+    /// A file, in TOML.
+    File(&'d Path),
+    /// A request, in JSON. It names no files and variables of the bridge's machine.
+    Request,
 }
 
 /// A value, with what is needed to say that it is wrong.
@@ -32,40 +41,39 @@ pub(super) struct Given<T> {
 
 impl<'d> Table<'d> {
     pub(super) fn new(
-        document: &'d Document<'d>,
-        content: &'d DeTable<'d>,
-        start: usize,
+        source: Source<'d>,
+        fields: &'d [Field],
+        start: Place,
         prefix: &'static str,
     ) -> Self {
         Self {
-            document,
-            content,
+            source,
+            fields,
             start,
             prefix,
             mistakes: RefCell::default(),
         }
     }
 
-    /// The line that the table begins on.
-    pub(super) fn line(&self) -> usize {
-        self.document.line(self.start)
+    /// Who gives the table.
+    pub(super) fn source(&self) -> Source<'d> {
+        self.source
     }
 
-    /// The file that the table is in.
-    pub(super) fn document(&self) -> &'d Document<'d> {
-        self.document
+    /// Where a subscriber is defined that this table makes.
+    pub(super) fn origin(&self) -> Origin {
+        match (self.source, &self.start) {
+            (Source::File(file), Place::File { line, .. }) => Origin::File {
+                file: file.into(),
+                line: line.unwrap_or(1),
+            },
+            _ => Origin::Store { version: 0 },
+        }
     }
 
-    /// Every key and value.
-    pub(super) fn entries(
-        &self,
-    ) -> impl Iterator<
-        Item = (
-            &'d Spanned<std::borrow::Cow<'d, str>>,
-            &'d Spanned<DeValue<'d>>,
-        ),
-    > {
-        self.content.iter()
+    /// Every key with its value.
+    pub(super) fn fields(&self) -> &'d [Field] {
+        self.fields
     }
 
     pub(super) fn has(&self, key: &str) -> bool {
@@ -82,23 +90,24 @@ impl<'d> Table<'d> {
 
     /// Every key that is not among `known` is a mistake.
     pub(super) fn allow_only(&self, known: &[&str]) {
-        for (key, _) in self.entries() {
-            let name = key.get_ref();
-            if !known.contains(&&**name) {
+        for Field { name, place, .. } in self.fields {
+            if !known.contains(&name.as_str()) {
                 let remedy = match nearest(name, known.iter().copied()) {
                     Some(near) => format!("Write `{near}`"),
                     None => format!("Remove it; there are {}", known.join(", ")),
                 };
-                let place = self.document.place(key.span().start);
-                self.note(name, Wrong::new("is not a known key", remedy), place);
+                self.note(
+                    name,
+                    Wrong::new("is not a known key", remedy),
+                    place.clone(),
+                );
             }
         }
     }
 
     /// A text.
     pub(super) fn text(&self, key: &str) -> Option<Given<&'d str>> {
-        let value = self.get(key)?;
-        let text = self.as_text(value);
+        let text = as_text(self.get(key)?);
         if text.is_none() {
             self.wrong(key, Wrong::new("is not a text", "Write it in quotes"));
         }
@@ -107,17 +116,16 @@ impl<'d> Table<'d> {
 
     /// A list of texts; each element that is none is a mistake, and then there is no list.
     pub(super) fn texts(&self, key: &str) -> Option<Vec<Given<&'d str>>> {
-        let DeValue::Array(elements) = self.get(key)?.get_ref() else {
+        let Value::List(elements) = &self.get(key)?.value else {
             let remedy = "Write texts in brackets, such as [\"one\", \"two\"]";
             self.wrong(key, Wrong::new("is not a list of texts", remedy));
             return None;
         };
-        let as_text = |element| {
-            let text = self.as_text(element);
+        let as_text = |element: &'d Node| {
+            let text = as_text(element);
             if text.is_none() {
-                let place = self.document.place(element.span().start);
                 let wrong = Wrong::new("holds something that is no text", "Write it in quotes");
-                self.note(key, wrong, place);
+                self.note(key, wrong, element.place.clone());
             }
             text
         };
@@ -127,16 +135,16 @@ impl<'d> Table<'d> {
 
     /// One text, or a list of them.
     pub(super) fn text_or_texts(&self, key: &str) -> Option<Vec<Given<&'d str>>> {
-        match self.get(key)?.get_ref() {
-            DeValue::Array(_) => self.texts(key),
+        match &self.get(key)?.value {
+            Value::List(_) => self.texts(key),
             _ => self.text(key).map(|text| vec![text]),
         }
     }
 
     /// `true` or `false`.
     pub(super) fn flag(&self, key: &str) -> Option<bool> {
-        if let DeValue::Boolean(flag) = self.get(key)?.get_ref() {
-            return Some(*flag);
+        if let Value::Flag(flag) = self.get(key)?.value {
+            return Some(flag);
         }
         let wrong = Wrong::new("is neither true nor false", "Write true or false");
         self.wrong(key, wrong);
@@ -145,10 +153,8 @@ impl<'d> Table<'d> {
 
     /// A whole number of at least 1 and at most `most`.
     pub(super) fn count(&self, key: &str, most: usize) -> Option<usize> {
-        let number = match self.get(key)?.get_ref() {
-            DeValue::Integer(number) => {
-                usize::from_str_radix(number.as_str(), number.radix()).unwrap_or(0)
-            }
+        let number = match self.get(key)?.value {
+            Value::Number(number) => number.unwrap_or(0),
             _ => 0,
         };
         if (1..=most).contains(&number) {
@@ -162,13 +168,19 @@ impl<'d> Table<'d> {
     /// A table within this one, whose keys are then called with `prefix`. Its mistakes are its own
     /// until [`absorb`](Self::absorb) takes them.
     pub(super) fn table(&self, key: &str, prefix: &'static str) -> Option<Table<'d>> {
-        let value = self.get(key)?;
-        let DeValue::Table(table) = value.get_ref() else {
-            let remedy = format!("Write [{key}], and its keys on the lines below");
-            self.wrong(key, Wrong::new("is not a table", remedy));
+        let node = self.get(key)?;
+        let Value::Table(fields) = &node.value else {
+            let (what, remedy) = match self.source {
+                Source::File(_) => (
+                    "is not a table",
+                    format!("Write [{key}], and its keys on the lines below"),
+                ),
+                Source::Request => ("is not an object", "Write its keys in braces".to_owned()),
+            };
+            self.wrong(key, Wrong::new(what, remedy));
             return None;
         };
-        Some(Table::new(self.document, table, value.span().start, prefix))
+        Some(Table::new(self.source, fields, node.place.clone(), prefix))
     }
 
     /// Takes over the mistakes of a table within this one.
@@ -178,8 +190,12 @@ impl<'d> Table<'d> {
 
     /// Where the value of `key` stands, or the table if it has no such key.
     pub(super) fn place(&self, key: &str) -> Place {
-        let offset = self.get(key).map_or(self.start, |value| value.span().start);
-        self.document.place(offset)
+        match (self.get(key), &self.start) {
+            (Some(node), _) => node.place.clone(),
+            // What is missing has a name, and so a place.
+            (None, Place::Request(pointer)) => Place::Request(format!("{pointer}/{key}")),
+            (None, start) => start.clone(),
+        }
     }
 
     /// A mistake in the value of `key`, or in its absence.
@@ -198,17 +214,18 @@ impl<'d> Table<'d> {
         read.map_err(|wrong| self.note(key, wrong, place)).ok()
     }
 
-    fn get(&self, key: &str) -> Option<&'d Spanned<DeValue<'d>>> {
-        self.content.get(key)
+    fn get(&self, key: &str) -> Option<&'d Node> {
+        let field = self.fields.iter().find(|field| field.name == key)?;
+        Some(&field.node)
     }
+}
 
-    fn as_text(&self, value: &'d Spanned<DeValue<'d>>) -> Option<Given<&'d str>> {
-        match value.get_ref() {
-            DeValue::String(text) => Some(Given {
-                value: text,
-                place: self.document.place(value.span().start),
-            }),
-            _ => None,
-        }
+fn as_text(node: &Node) -> Option<Given<&str>> {
+    match &node.value {
+        Value::Text(text) => Some(Given {
+            value: text,
+            place: node.place.clone(),
+        }),
+        _ => None,
     }
 }

@@ -1,7 +1,5 @@
 //! Where a subscriber's webhooks go: its `[http]` or `[amqp]` table.
 
-use toml::de::DeValue;
-
 use crate::settings::{
     checks,
     mistakes::{Wrong, nearest},
@@ -12,6 +10,7 @@ use super::{
     Rules,
     secrets::{self, AUTHORIZATION, URI, Variable},
     table::{Given, Table},
+    value::{Field, Value},
 };
 
 const HTTP_KEYS: [&str; 5] = [
@@ -85,25 +84,25 @@ fn headers(table: &Table<'_>) -> Vec<(String, secrecy::SecretString)> {
         return Vec::new();
     };
     let mut headers: Vec<(String, secrecy::SecretString)> = Vec::new();
-    for (key, value) in own.entries() {
-        let name = key.get_ref().to_lowercase();
+    for Field {
+        name: key, node, ..
+    } in own.fields()
+    {
+        let name = key.to_lowercase();
         if let Err(wrong) = header_name(&name) {
-            own.wrong(key.get_ref(), wrong);
+            own.wrong(key, wrong);
         } else if headers.iter().any(|(other, _)| *other == name) {
             let wrong = Wrong::new("is given twice", "Case makes no difference: keep one");
-            own.wrong(key.get_ref(), wrong);
+            own.wrong(key, wrong);
         }
-        let DeValue::String(value) = value.get_ref() else {
-            own.wrong(
-                key.get_ref(),
-                Wrong::new("is not a text", "Write it in quotes"),
-            );
+        let Value::Text(value) = &node.value else {
+            own.wrong(key, Wrong::new("is not a text", "Write it in quotes"));
             continue;
         };
         if let Err(wrong) = secrets::header_value(value) {
-            own.wrong(key.get_ref(), wrong);
+            own.wrong(key, wrong);
         }
-        headers.push((name, value.as_ref().into()));
+        headers.push((name, value.as_str().into()));
     }
     table.absorb(&own);
     headers

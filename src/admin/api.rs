@@ -1,0 +1,136 @@
+//! The API's routes, and what stands before each of them: who asks, what they may, and how often.
+
+use std::{pin::Pin, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::StatusCode,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
+use tokio::sync::Semaphore;
+
+use super::{
+    auth::{Caller, Tokens},
+    openapi,
+    problem::Problem,
+    rates::Rates,
+};
+use crate::{
+    delivery::{Delivery, Outcome},
+    registry::Registry,
+    replay::Replays,
+    store::Store,
+    subscriber::{Subscriber, SubscriberId, loading::Rules},
+    telemetry::status::Status,
+};
+
+/// How many test deliveries may be under way.
+const TESTS: usize = 16;
+
+/// Makes one attempt of a delivery, now; the error says why that is not possible.
+pub type Attempt = dyn Fn(Arc<Subscriber>, Delivery) -> Attempting + Send + Sync;
+/// An attempt under way.
+pub type Attempting = Pin<Box<dyn Future<Output = Result<Outcome, String>> + Send>>;
+/// How a subscriber's deliveries fare.
+pub type StatusOf = dyn Fn(&SubscriberId) -> Option<Status> + Send + Sync;
+
+/// What the API reaches of the rest of the bridge.
+pub struct Handles {
+    /// Who is subscribed.
+    pub registry: Registry,
+    /// Replays of dead letters; there if there is a store.
+    pub replays: Option<Replays>,
+    /// What subscribers are held to.
+    pub rules: Rules,
+    /// Sends a test.
+    pub attempt: Box<Attempt>,
+    /// Asks how a subscriber fares.
+    pub status: Box<StatusOf>,
+}
+
+/// What every call shares.
+pub(super) struct Api {
+    pub(super) handles: Handles,
+    pub(super) tests: Semaphore,
+    tokens: Tokens,
+    rates: Rates,
+}
+
+impl Api {
+    /// The store, or the problem that there is none.
+    pub(super) fn store(&self) -> Result<&Store, Problem> {
+        self.handles.registry.store().ok_or_else(Problem::no_store)
+    }
+
+    /// The replays, or the problem that there is no store.
+    pub(super) fn replays(&self) -> Result<&Replays, Problem> {
+        self.handles.replays.as_ref().ok_or_else(Problem::no_store)
+    }
+
+    /// The subscriber with this id as this bridge knows it.
+    pub(super) fn subscriber(&self, id: &str) -> Option<Arc<Subscriber>> {
+        self.handles.registry.live().load().get(id).cloned()
+    }
+
+    pub(super) fn status(&self, id: &SubscriberId) -> Status {
+        (self.handles.status)(id).unwrap_or_default()
+    }
+}
+
+/// `probes` and the API.
+pub(super) fn router(probes: Router, handles: Handles, tokens: Tokens) -> Router {
+    let api = Arc::new(Api {
+        handles,
+        tokens,
+        tests: Semaphore::new(TESTS),
+        rates: Rates::default(),
+    });
+    let (routes, _) = openapi::routes();
+    probes
+        .merge(routes.with_state(api.clone()))
+        .fallback(async || {
+            Problem::not_found("there is nothing at this address: see /openapi.json")
+        })
+        .method_not_allowed_fallback(async || {
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method-not-allowed",
+                "Method not allowed",
+                "this address does not take this method: see the allow header",
+            )
+        })
+        .layer(middleware::from_fn_with_state(api, guard))
+}
+
+/// Lets nobody past who has no token, may not do this, or asks too often.
+async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if path != "/v1" && !path.starts_with("/v1/") {
+        return next.run(request).await;
+    }
+    match api.admit(&request) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
+
+impl Api {
+    fn admit(&self, request: &Request) -> Result<Caller, Problem> {
+        match self.tokens.caller(request.headers()) {
+            Ok(caller) => {
+                self.rates.take(Some(&caller))?;
+                caller.may(request.method())?;
+                Ok(caller)
+            }
+            Err(problem) => {
+                self.rates.take(None)?;
+                Err(problem)
+            }
+        }
+    }
+}

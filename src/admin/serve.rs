@@ -1,0 +1,167 @@
+//! The listener: accepts, speaks TLS if it has a certificate, and serves HTTP/1.1. Every step has a
+//! deadline and every number a bound, since anybody who reaches it may open connections.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use thiserror::Error;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::debug;
+
+use crate::settings::AdminTls;
+
+/// How many connections there may be at once; more wait to be accepted.
+const CONNECTIONS: usize = 512;
+/// How long a handshake may take, and the head of a request, from its beginning or from the end of
+/// the last answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The pause after accepting failed: most likely there are no descriptors left.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How long a stop waits for answers under way.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// What is wrong with the certificate.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    /// The certificate's file.
+    #[error("admin.certificate_file {} holds no PEM certificates: {why}", file.display())]
+    Certificate {
+        /// The file.
+        file: PathBuf,
+        /// What the reader says.
+        why: String,
+    },
+    /// The key's file.
+    #[error("admin.key_file {} holds no PEM private key: {why}", file.display())]
+    Key {
+        /// The file.
+        file: PathBuf,
+        /// What the reader says; never what is in it.
+        why: String,
+    },
+    /// The two do not fit.
+    #[error("admin.certificate_file and admin.key_file cannot be used together: {0}")]
+    Pair(String),
+}
+
+/// Reads the certificate and its key.
+pub(super) fn acceptor(tls: &AdminTls) -> Result<TlsAcceptor, TlsError> {
+    let wrong_certificate = |why: String| TlsError::Certificate {
+        file: tls.certificate_file.clone(),
+        why,
+    };
+    let chain = CertificateDer::pem_file_iter(&tls.certificate_file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| wrong_certificate(error.to_string()))?;
+    if chain.is_empty() {
+        return Err(wrong_certificate("there is none in it".to_owned()));
+    }
+    let key = PrivateKeyDer::from_pem_file(&tls.key_file).map_err(|error| TlsError::Key {
+        file: tls.key_file.clone(),
+        why: error.to_string(),
+    })?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+        .map_err(|error| TlsError::Pair(error.to_string()))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Serves until `stop`, and then what is under way.
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    stop: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = async {
+            // Fails only on a closed semaphore, and it is never closed.
+            let place = Arc::clone(&places).acquire_owned().await.ok();
+            (listener.accept().await, place)
+        };
+        let (accepted, place) = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = accepted => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                debug!("cannot accept a connection to the admin listener: {error}");
+                if !is_of_one_connection(&error) {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                continue;
+            }
+        };
+        let (router, tls, stop) = (router.clone(), tls.clone(), stop.clone());
+        connections.spawn(async move {
+            if let Err(error) = connection(stream, tls, router, stop).await {
+                debug!("a connection to the admin listener ended: {error}");
+            }
+            drop(place);
+        });
+    }
+    connections.close();
+    // What does not end by then ends with the process.
+    let _ = timeout(GRACE, connections.wait()).await;
+}
+
+/// Whether only the connection that was to be accepted is gone.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}
+
+async fn connection(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    stop: CancellationToken,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    stream.set_nodelay(true)?;
+    let Some(tls) = tls else {
+        return Ok(requests(stream, router, stop).await?);
+    };
+    let stream = timeout(PATIENCE, tls.accept(stream)).await??;
+    Ok(requests(stream, router, stop).await?)
+}
+
+async fn requests<S>(stream: S, router: Router, stop: CancellationToken) -> hyper::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut served = std::pin::pin!(served);
+    tokio::select! {
+        ended = served.as_mut() => return ended,
+        () = stop.cancelled() => served.as_mut().graceful_shutdown(),
+    }
+    served.await
+}

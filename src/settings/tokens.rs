@@ -1,0 +1,138 @@
+//! `[[admin.token]]`: who may use the admin API, and for what.
+
+use config::ValueKind;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    AdminToken, Role, checks,
+    mistakes::{Place, Wrong, nearest},
+    values::{Row, Values},
+};
+
+const KEY: &str = "admin.token";
+const KEYS: [&str; 4] = ["name", "value", "value_file", "role"];
+/// The longest name: it stands in the log at every change.
+const LONGEST_TOKEN_NAME: usize = 64;
+
+/// Reads every token. One with a mistake is left out.
+pub(super) fn tokens(values: &mut Values<'_>) -> Vec<AdminToken> {
+    let mut tokens: Vec<AdminToken> = Vec::new();
+    for row in values.tables(KEY) {
+        let Some(token) = token(values, &row) else {
+            continue;
+        };
+        let same = |other: &AdminToken| {
+            other.value.expose_secret() == token.value.expose_secret() || other.name == token.name
+        };
+        if let Some(other) = tokens.iter().find(|other| same(other)) {
+            let (field, what) = if other.name == token.name {
+                ("name", format!("is \"{}\" a second time", token.name))
+            } else {
+                let what = format!("is the same as that of \"{}\"", other.name);
+                ("value", what)
+            };
+            let wrong = Wrong::new(what, "Give each token a name and a value of its own");
+            note(values, &row, field, wrong);
+            continue;
+        }
+        tokens.push(token);
+    }
+    tokens
+}
+
+fn token(values: &mut Values<'_>, row: &Row) -> Option<AdminToken> {
+    for (name, _, place) in &row.fields {
+        if !KEYS.contains(&name.as_str()) {
+            let remedy = match nearest(name, KEYS) {
+                Some(near) => format!("Write `{near}`"),
+                None => format!("Remove it; there are {}", KEYS.join(", ")),
+            };
+            let wrong = Wrong::new("is not a setting", remedy);
+            values.note_at(KEY, wrong.at(&format!("{KEY}.{name}"), place.clone()));
+        }
+    }
+    let remedy = "Write who holds the token: the log names it at every change";
+    let name = required(values, row, "name", remedy, |text| {
+        let sound = (1..=LONGEST_TOKEN_NAME).contains(&text.chars().count());
+        if !sound || text.chars().any(char::is_control) {
+            let what = "is empty, too long, or holds control characters";
+            return Err(Wrong::new(what, "Write up to 64 letters"));
+        }
+        Ok(text.to_owned())
+    });
+    let remedy = "Write \"operator\", or \"viewer\" for one that may read and not change";
+    let role = required(values, row, "role", remedy, |text| match text {
+        "operator" => Ok(Role::Operator),
+        "viewer" => Ok(Role::Viewer),
+        _ => Err(Wrong::new(format!("holds \"{text}\""), remedy)),
+    });
+    let value = value(values, row);
+    Some(AdminToken {
+        name: name?,
+        value: value?,
+        role: role?,
+    })
+}
+
+/// `value` or the content of the file that `value_file` names.
+fn value(values: &mut Values<'_>, row: &Row) -> Option<SecretString> {
+    match (row.get("value"), row.get("value_file")) {
+        (Some(_), Some(_)) => {
+            let wrong = Wrong::new("is given beside `value`", "Keep one of the two");
+            note(values, row, "value_file", wrong);
+            None
+        }
+        (None, Some(_)) => {
+            let directory = values.directory();
+            required(values, row, "value_file", "", |path| {
+                checks::checked_secret_in(&directory.join(path), bearer)
+            })
+        }
+        _ => required(
+            values,
+            row,
+            "value",
+            "Write the token, or name a file in `value_file`",
+            |text| bearer(text).map(|()| SecretString::from(text)),
+        ),
+    }
+}
+
+/// What can stand behind `Bearer` in a header.
+fn bearer(text: &str) -> Result<(), Wrong> {
+    if text.is_empty() {
+        return Err(Wrong::new(
+            "is empty",
+            "Write a token, such as `openssl rand -hex 32` prints",
+        ));
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Wrong::new(
+            "holds a space, or characters that are not visible ASCII",
+            "Write letters, digits and signs only, on one line",
+        ));
+    }
+    Ok(())
+}
+
+fn required<T>(
+    values: &mut Values<'_>,
+    row: &Row,
+    field: &'static str,
+    remedy: &str,
+    meaning: impl Fn(&str) -> Result<T, Wrong>,
+) -> Option<T> {
+    let read = match row.get(field) {
+        None => Err(Wrong::new("is missing", remedy)),
+        Some((ValueKind::String(text), _)) => meaning(text),
+        Some(_) => Err(Wrong::new("is not a text", "Write it in quotes")),
+    };
+    read.map_err(|wrong| note(values, row, field, wrong)).ok()
+}
+
+fn note(values: &mut Values<'_>, row: &Row, field: &str, wrong: Wrong) {
+    let place: Place = row
+        .get(field)
+        .map_or_else(|| row.place.clone(), |(_, place)| place.clone());
+    values.note_at(KEY, wrong.at(&format!("{KEY}.{field}"), place));
+}

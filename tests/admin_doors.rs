@@ -1,0 +1,210 @@
+//! Who gets in: tokens and their roles, TLS, and the bounds that keep the listener standing.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::support::{
+    api::{Answer, Api, OPERATOR, TOKENS, VIEWER},
+    bridge::Setup,
+    broker::Vhost,
+    eventually::{SOON, eventually},
+};
+
+#[track_caller]
+fn is_problem(answer: &Answer, status: u16, kind: &str) {
+    assert_eq!(answer.status, status, "{:#}", answer.body);
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/problem+json")
+    );
+    assert_eq!(
+        answer.body["type"],
+        format!("urn:hookbridge:problem:{kind}")
+    );
+    assert_eq!(answer.body["status"], status);
+    assert!(answer.detail().len() > 10, "{:#}", answer.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_token_in_the_settings_the_api_is_closed_and_says_so() {
+    let vhost = Vhost::new("doors");
+    let bridge = Setup::new(&vhost).start().await;
+    let api = Api::new(bridge.admin(), Some(OPERATOR));
+    let closed = api.get("/v1/subscribers").await;
+    is_problem(&closed, 403, "no-token-configured");
+    assert!(
+        closed.detail().contains("[[admin.token]]"),
+        "{}",
+        closed.detail()
+    );
+    is_problem(&api.get("/v1/nothing").await, 403, "no-token-configured");
+    api.get("/openapi.json").await.expect(200);
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_opens_what_its_role_may_and_nothing_else() {
+    let vhost = Vhost::new("doors");
+    let bridge = Setup::new(&vhost).settings(TOKENS).start().await;
+    let nobody = Api::new(bridge.admin(), None).get("/v1/subscribers").await;
+    is_problem(&nobody, 401, "unauthorized");
+    let challenge = nobody.header("www-authenticate");
+    assert_eq!(challenge, Some("Bearer realm=\"hookbridge\""));
+    let wrong = Api::new(bridge.admin(), Some("operators-toke"))
+        .get("/v1/nothing")
+        .await;
+    is_problem(&wrong, 401, "unauthorized");
+    assert!(
+        wrong
+            .header("www-authenticate")
+            .unwrap()
+            .contains("invalid_token")
+    );
+    assert!(!wrong.body.to_string().contains("operators-toke"));
+
+    let viewer = Api::new(bridge.admin(), Some(VIEWER));
+    viewer.get("/v1/subscribers").await.expect(200);
+    let hook = json!({"url": "https://a.example"});
+    for answer in [
+        viewer.put("/v1/cases/one/hook", hook).await,
+        viewer.delete("/v1/subscribers/one").await,
+        viewer
+            .patch("/v1/subscribers/one", json!({"enabled": true}))
+            .await,
+        viewer
+            .post("/v1/subscribers/one/test", json!({"type": "StatusUpdate"}))
+            .await,
+        viewer
+            .post("/v1/dead-letters/replay", json!({"dry_run": true}))
+            .await,
+    ] {
+        is_problem(&answer, 403, "operators-only");
+    }
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_error_is_a_problem_also_where_nothing_is() {
+    let vhost = Vhost::new("doors");
+    let bridge = Setup::new(&vhost).settings(TOKENS).sqlite().start().await;
+    let api = bridge.api();
+    is_problem(&api.get("/v1/nothing").await, 404, "not-found");
+    is_problem(&api.get("/nothing").await, 404, "not-found");
+    is_problem(&api.get("/v1/subscribers/none").await, 404, "not-found");
+    let method = api.post("/v1/subscribers", json!({})).await;
+    is_problem(&method, 405, "method-not-allowed");
+    let allowed = method.header("allow").unwrap_or_default();
+    assert!(allowed.contains("GET"), "{allowed}");
+
+    let path = "/v1/subscribers/one";
+    let put = |kind: &str, body: Vec<u8>| {
+        let request = api.request("PUT", path).header("content-type", kind);
+        api.answer(request.body(body))
+    };
+    is_problem(&put("text/plain", b"{}".to_vec()).await, 415, "not-json");
+    let broken = put(
+        "application/json",
+        b"{\"authorization\": \"s3cret\", ".to_vec(),
+    )
+    .await;
+    is_problem(&broken, 400, "bad-request");
+    assert!(!broken.body.to_string().contains("s3cret"));
+    let large = vec![b' '; 1024 * 1024 + 1];
+    is_problem(&put("application/json", large).await, 413, "too-large");
+    let chunks =
+        futures_util::stream::iter((0..40).map(|_| Ok::<_, std::io::Error>(vec![b' '; 64 * 1024])));
+    let request = api
+        .request("PUT", path)
+        .header("content-type", "application/json")
+        .body(reqwest::Body::wrap_stream(chunks));
+    is_problem(&api.answer(request).await, 413, "too-large");
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_requests_are_turned_away_and_disturb_no_other_token() {
+    let vhost = Vhost::new("doors");
+    let bridge = Setup::new(&vhost).settings(TOKENS).start().await;
+    let stranger = Api::new(bridge.admin(), Some("wrong"));
+    let mut last = stranger.get("/v1/subscribers").await;
+    for _ in 0..1000 {
+        if last.status != 401 {
+            break;
+        }
+        last = stranger.get("/v1/subscribers").await;
+    }
+    is_problem(&last, 429, "too-many-requests");
+    assert_eq!(last.header("retry-after"), Some("1"));
+    bridge.api().get("/v1/subscribers").await.expect(200);
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_certificate_the_listener_speaks_tls_and_nothing_else() {
+    let vhost = Vhost::new("doors");
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let setup = Setup::new(&vhost)
+        .settings(TOKENS)
+        .settings("[admin]\ncertificate_file = \"admin.crt\"\nkey_file = \"admin.key\"");
+    std::fs::write(setup.folder().join("admin.crt"), made.cert.pem()).unwrap();
+    std::fs::write(
+        setup.folder().join("admin.key"),
+        made.signing_key.serialize_pem(),
+    )
+    .unwrap();
+    let bridge = setup.start_unready().await;
+    let certificate = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only([certificate])
+        .resolve("localhost", bridge.admin())
+        .build()
+        .unwrap();
+    let base = format!("https://localhost:{}", bridge.admin().port());
+    let api = Api::with_client(base, OPERATOR, client);
+    api.get("/v1/subscribers").await.expect(200);
+
+    let address = bridge.admin().to_string();
+    let healthy = async || {
+        let asked = tokio::process::Command::new(env!("CARGO_BIN_EXE_hookbridge"))
+            .args(["healthcheck", "--address", &address, "--tls"])
+            .output()
+            .await;
+        (asked.unwrap().status.code() == Some(0)).then_some(())
+    };
+    eventually("the healthcheck is content, over TLS", SOON * 3, healthy).await;
+
+    // One that shakes no hands holds up nobody.
+    let mut silent = TcpStream::connect(bridge.admin()).await.unwrap();
+    api.get("/v1/subscribers").await.expect(200);
+    silent
+        .write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(20), silent.read_to_end(&mut answer));
+    // A reset says the same as an end.
+    let _ = read.await.unwrap();
+    assert!(
+        !String::from_utf8_lossy(&answer).contains("HTTP/1.1"),
+        "no word in the clear"
+    );
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_says_nothing_is_closed() {
+    let vhost = Vhost::new("doors");
+    let bridge = Setup::new(&vhost).settings(TOKENS).start().await;
+    let mut slow = TcpStream::connect(bridge.admin()).await.unwrap();
+    slow.write_all(b"GET /livez HTTP/1.1\r\nhos").await.unwrap();
+    let mut answer = Vec::new();
+    let closed = tokio::time::timeout(Duration::from_secs(30), slow.read_to_end(&mut answer));
+    assert!(closed.await.is_ok(), "still open");
+    bridge.stop().await;
+}
