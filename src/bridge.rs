@@ -22,20 +22,12 @@ use crate::{
         consumer::{self, Options, Presence, Session},
         home::Home,
         publisher::Publisher,
-        publishers::Publishers,
         queues::QueueCounter,
         topology::{Topology, TopologyError},
     },
-    courses::Courses,
-    deliver::{
-        Deliver,
-        amqp::AmqpSender,
-        guard::AddressGuard,
-        http::{HttpSender, HttpSetupError},
-    },
+    deliver::{Deliver, http::HttpSetupError},
     delivery::{Attempt, wire::Lanes},
-    intake::{Intake, Trouble},
-    outcomes::Outcomes,
+    intake::Intake,
     registry::Registry,
     replay::Replays,
     settings::{BrokerSettings, Settings},
@@ -46,6 +38,10 @@ use crate::{
     },
     telemetry::{metrics::Metrics, notices::Notices},
 };
+
+mod halves;
+
+use halves::Common;
 
 /// Deliveries that a lane may have unsettled. With 8 fast and 16 slow lanes in each of two sets, at
 /// most 6,144 are in memory at once.
@@ -228,61 +224,24 @@ impl Bridge {
             topology.registry_exchange(),
             services.clone(),
         );
-        let subscribers = registry.live().clone();
         let kept = store.map(|store| {
             Kept::new(
                 store, &registry, &lanes, &publisher, &home, &topology, &metrics,
             )
         });
-        let queues = Arc::new(Publishers::new(
-            home.subscribers().clone(),
-            services.clone(),
-        ));
-        let guard = AddressGuard::new(settings.targets.allow_networks.clone());
-        let http = HttpSender::new(&settings.targets, guard.clone())?;
-        let ca_file = settings.targets.ca_file.clone();
-        let amqp = AmqpSender::new(queues.clone(), Arc::new(guard), ca_file, services.clone());
-        let courses = Arc::new(Courses::new(notices.clone()));
-        let outcomes = Outcomes {
-            lanes: lanes.clone(),
-            courses: courses.clone(),
-            metrics: metrics.clone(),
-            notices: notices.clone(),
-        };
-        let deliver = Arc::new(Deliver {
-            lanes: lanes.clone(),
-            publisher: publisher.clone(),
-            broker: home.clone(),
-            subscribers: subscribers.clone(),
-            registry: registry.clone(),
-            http,
-            amqp,
-            courses,
-            outcomes: outcomes.clone(),
-            metrics: metrics.clone(),
-            notices: notices.clone(),
-            tasks: work.clone(),
-            stop: stop.clone(),
-        });
-        let attempting = deliver.clone();
-        let intake = Intake {
-            source: settings.source.clone(),
-            timeout: settings.delivery.timeout,
+        let (intake, deliver) = Common {
+            settings: &settings,
+            home: &home,
             lanes,
             publisher,
-            broker: home.clone(),
-            home: queues,
-            at_once: Arc::new(move |subscriber, course, delivery, settler| {
-                let attempting = attempting.clone();
-                Box::pin(attempting.at_once(subscriber, course, delivery, settler))
-            }),
-            outcomes,
-            notices: notices.clone(),
-            trouble: Trouble::default(),
-            subscribers,
-            metrics: metrics.clone(),
-            tasks: work.clone(),
-        };
+            registry: &registry,
+            metrics: &metrics,
+            notices: &notices,
+            work: &work,
+            services: &services,
+            stop: &stop,
+        }
+        .halves()?;
         let bridge = Self {
             home,
             topology,
@@ -554,7 +513,7 @@ impl Bridge {
 
     /// What the API reaches of the other parts.
     fn api(&self) -> Handles {
-        let deliver = self.deliver.clone();
+        let (deliver, courses) = (self.deliver.clone(), self.deliver.courses.clone());
         Handles {
             registry: self.registry.clone(),
             replays: self.replays(),
@@ -563,7 +522,7 @@ impl Bridge {
                 let deliver = deliver.clone();
                 Box::pin(async move { deliver.try_out(&subscriber, &delivery).await })
             }),
-            status: Box::new(|_| None),
+            status: Box::new(move |id| courses.status(id)),
         }
     }
 

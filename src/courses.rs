@@ -25,9 +25,12 @@ use tokio::{
 use url::Url;
 
 use crate::{
-    delivery::{Failure, Outcome},
+    delivery::Outcome,
     subscriber::{AmqpTarget, Subscriber, SubscriberId, Target, address},
-    telemetry::notices::Notices,
+    telemetry::{
+        notices::Notices,
+        status::{LastFailure, Status},
+    },
 };
 
 mod pace;
@@ -86,7 +89,7 @@ struct State {
     /// Permits in use that are too many since the limit was lowered: each goes when it comes back.
     surplus: usize,
     last_success: Option<Timestamp>,
-    last_failure: Option<(Timestamp, Failure)>,
+    last_failure: Option<LastFailure>,
     failures_in_a_row: u64,
 }
 
@@ -99,21 +102,6 @@ pub struct Permit {
 
 /// An attempt that is late; it is over when this is dropped.
 pub struct Late<'a>(&'a Course);
-
-/// What is known of a subscriber in this bridge.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status {
-    /// When an attempt last succeeded.
-    pub last_success: Option<Timestamp>,
-    /// When one last failed, and why.
-    pub last_failure: Option<(Timestamp, Failure)>,
-    /// Failed attempts since the last success.
-    pub failures_in_a_row: u64,
-    /// Attempts under way.
-    pub in_flight: usize,
-    /// Whether its deliveries go through the slow lanes.
-    pub slow: bool,
-}
 
 impl Courses {
     /// Nobody's course yet. `notices` hears who becomes slow.
@@ -187,7 +175,11 @@ impl Courses {
                 state.failures_in_a_row = 0;
             }
             Outcome::Failed(failure) => {
-                state.last_failure = Some((now, failure.clone()));
+                state.last_failure = Some(LastFailure {
+                    at: now,
+                    reason: failure.reason,
+                    detail: failure.detail.clone(),
+                });
                 state.failures_in_a_row += 1;
             }
         }

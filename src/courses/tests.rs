@@ -2,7 +2,7 @@ use futures_util::FutureExt;
 use tokio::time::{advance, pause};
 
 use super::*;
-use crate::delivery::request::tests::subscriber;
+use crate::delivery::{Failure, Reason, request::tests::subscriber};
 
 fn allowing(max_in_flight: usize) -> Arc<Subscriber> {
     Arc::new(Subscriber {
@@ -122,7 +122,7 @@ fn who_is_well_has_shown_it() {
     let courses = courses();
     let course = courses.of(&allowing(1));
     assert!(!course.well(), "nothing is known yet");
-    let failed = Outcome::Failed(Failure::new(crate::delivery::Reason::HttpStatus, "500"));
+    let failed = Outcome::Failed(Failure::new(Reason::HttpStatus, "500"));
     let id = SubscriberId::new("fixit");
     for _ in 0..2 {
         courses.ended(&id, &failed, Timestamp::now());
