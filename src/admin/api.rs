@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 
 use super::{
     auth::{Caller, Tokens},
@@ -56,6 +57,8 @@ pub(super) struct Api {
     pub(super) tests: Semaphore,
     tokens: Tokens,
     rates: Rates,
+    /// Changes under way.
+    changes: TaskTracker,
 }
 
 impl Api {
@@ -69,14 +72,23 @@ impl Api {
         self.handles.replays.as_ref().ok_or_else(Problem::no_store)
     }
 
-    /// The subscriber with this id as this bridge knows it.
-    pub(super) fn subscriber(&self, id: &str) -> Option<Arc<Subscriber>> {
-        self.handles.registry.live().load().get(id).cloned()
+    /// The subscriber with this id. One that was made through another bridge just now is found, too.
+    pub(super) async fn subscriber(&self, id: &str) -> Option<Arc<Subscriber>> {
+        let id = subscriber_id(id)?;
+        self.handles.registry.find(&id).await
     }
 
     pub(super) fn status(&self, id: &SubscriberId) -> Status {
         (self.handles.status)(id).unwrap_or_default()
     }
+}
+
+/// What can be a subscriber's id. Anything else is not worth asking the store about, and some of it
+/// no database can be asked about.
+pub(super) fn subscriber_id(text: &str) -> Option<SubscriberId> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
+    let sound = (1..=63).contains(&text.len()) && text.chars().all(allowed);
+    sound.then(|| SubscriberId::new(text))
 }
 
 /// `probes` and the API.
@@ -86,6 +98,7 @@ pub(super) fn router(probes: Router, handles: Handles, tokens: Tokens) -> Router
         tokens,
         tests: Semaphore::new(TESTS),
         rates: Rates::default(),
+        changes: TaskTracker::new(),
     });
     let (routes, _) = openapi::routes();
     probes
@@ -113,7 +126,16 @@ async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) ->
     match api.admit(&request) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
-            next.run(request).await
+            if request.method().is_safe() {
+                return next.run(request).await;
+            }
+            // A client that goes away must not leave a change half made: in the store, and told to
+            // nobody.
+            let change = api.changes.spawn(next.run(request));
+            match change.await {
+                Ok(response) => response,
+                Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            }
         }
         Err(problem) => problem.into_response(),
     }

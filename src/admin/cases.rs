@@ -44,7 +44,7 @@ pub(super) async fn get(
     query: Query,
 ) -> Result<Response, Problem> {
     query.allow_only(&[], &[])?;
-    let subscriber = api.subscriber(hook_id(&case).as_str());
+    let subscriber = api.subscriber(hook_id(&case).as_str()).await;
     let subscriber = subscriber.ok_or_else(|| none(&case))?;
     shown(&api, &subscriber, &case, StatusCode::OK)
 }
@@ -79,7 +79,7 @@ pub(super) async fn put(
     Json(body): Json,
 ) -> Result<Response, Problem> {
     query.allow_only(&[], &[])?;
-    let now = api.subscriber(hook_id(&case).as_str());
+    let now = api.subscriber(hook_id(&case).as_str()).await;
     let asked = asking::hook(&case, body, now.as_deref(), &api.handles.rules);
     let asked = asked.map_err(|mistakes| Problem::invalid(&mistakes))?;
     if is_anothers(&api, &asked.subscriber, &case) {

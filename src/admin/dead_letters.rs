@@ -92,7 +92,10 @@ pub(super) async fn get(
         error => error.into(),
     })?;
     let addressee = found.letter.subscriber.clone();
-    let now = addressee.as_ref().and_then(|id| api.subscriber(id));
+    let now = match &addressee {
+        Some(id) => api.subscriber(id).await,
+        None => None,
+    };
     let (payload, payload_base64) = match String::from_utf8(found.payload) {
         Ok(text) => (Some(text), None),
         Err(error) => (None, Some(BASE64_STANDARD.encode(error.as_bytes()))),

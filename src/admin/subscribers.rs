@@ -13,7 +13,7 @@ use serde::Serialize;
 use tracing::info;
 
 use super::{
-    api::Api,
+    api::{Api, subscriber_id},
     auth::Caller,
     forms::{PatchForm, SubscriberAnswer, SubscriberForm, SubscriberItem, SubscriberPage},
     problem::Problem,
@@ -24,7 +24,7 @@ use crate::{
     settings::{Mistake, Place, mistakes::nearest},
     store::subscribers::{Condition, Given, Saved},
     subscriber::{
-        Interest, Origin, Subscriber, SubscriberId, form,
+        Interest, Origin, Subscriber, form,
         loading::request::{self as asking, Asked},
     },
 };
@@ -91,7 +91,7 @@ pub(super) async fn get(
     query: Query,
 ) -> Result<Response, Problem> {
     query.allow_only(&[], &[])?;
-    let subscriber = api.subscriber(&id).ok_or_else(|| none(&id))?;
+    let subscriber = api.subscriber(&id).await.ok_or_else(|| none(&id))?;
     Ok(shown(&api, &subscriber, StatusCode::OK))
 }
 
@@ -126,7 +126,7 @@ pub(super) async fn put(
     Json(body): Json,
 ) -> Result<Response, Problem> {
     query.allow_only(&[], &[])?;
-    let now = api.subscriber(&id);
+    let now = api.subscriber(&id).await;
     let asked = asking::subscriber(&id, body, now.as_deref(), &api.handles.rules);
     let asked = asked.map_err(|mistakes| Problem::invalid(&mistakes))?;
     let saved = save(&api, &caller, &asked, now.as_deref(), &headers).await?;
@@ -162,10 +162,10 @@ pub(super) async fn patch(
 ) -> Result<Response, Problem> {
     query.allow_only(&[], &[])?;
     let enabled = enabled_in(&body)?;
-    let now = api.subscriber(&id);
+    let now = api.subscriber(&id).await;
     let condition = condition(&headers, now.as_deref().and_then(version))?;
     refuse_file(now.as_deref())?;
-    let key = SubscriberId::new(id.as_str());
+    let key = subscriber_id(&id).ok_or_else(|| none(&id))?;
     let registry = &api.handles.registry;
     let saved = registry
         .enable(&key, enabled, condition, &caller.name)
@@ -173,7 +173,7 @@ pub(super) async fn patch(
     let saved = saved.map_err(|error| missing(error, &id))?;
     let what = if enabled { "enabled" } else { "disabled" };
     info!(by = caller.name, subscriber = %key, version = saved.version, "subscriber {what} through the API");
-    let subscriber = api.subscriber(&id).ok_or_else(|| none(&id))?;
+    let subscriber = api.subscriber(&id).await.ok_or_else(|| none(&id))?;
     Ok(saved_answer(
         &api,
         Subscriber {
@@ -258,10 +258,10 @@ pub(super) async fn remove(
     id: &str,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
-    let now = api.subscriber(id);
+    let now = api.subscriber(id).await;
     let condition = condition(headers, now.as_deref().and_then(version))?;
     refuse_file(now.as_deref())?;
-    let key = SubscriberId::new(id);
+    let key = subscriber_id(id).ok_or_else(|| none(id))?;
     let removed = api.handles.registry.delete(&key, condition).await;
     removed.map_err(|error| missing(error, id))?;
     info!(by = caller.name, subscriber = %key, "subscriber removed through the API");

@@ -47,7 +47,7 @@ pub(super) async fn test(
 ) -> Result<Response, Problem> {
     query.allow_only(&[], &[])?;
     let kind = kind(&body)?;
-    let subscriber = api.subscriber(&id).ok_or_else(|| none(&id))?;
+    let subscriber = api.subscriber(&id).await.ok_or_else(|| none(&id))?;
     let Ok(_place) = api.tests.try_acquire() else {
         return Err(Problem::new(
             StatusCode::TOO_MANY_REQUESTS,
