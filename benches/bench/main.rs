@@ -24,6 +24,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
+use tokio::signal::unix::{SignalKind, signal};
 
 mod bare;
 mod bridge;
@@ -86,17 +87,31 @@ fn main() -> ExitCode {
         .expect("a runtime");
     if let Some(kind) = options.profile {
         let node = ground::start_node(&profile::PATHS);
-        runtime.block_on(profile::run(&options, kind, &node));
-        return ExitCode::SUCCESS;
+        let profiled = profile::run(&options, kind, &node).map(Ok);
+        return ended(runtime.block_on(unless_ended(profiled)));
     }
     let names: Vec<&str> = parts.iter().map(|part| part.name()).collect();
     let node = ground::start_node(&names);
-    match runtime.block_on(run(&options, &parts, &node)) {
+    ended(runtime.block_on(unless_ended(run(&options, &parts, &node))))
+}
+
+fn ended(result: io::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Does the work, or leaves it when the system asks this process to end: what it has started ends
+/// with it, since it is dropped.
+async fn unless_ended(work: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    let mut asked = signal(SignalKind::terminate())?;
+    tokio::select! {
+        result = work => result,
+        _ = asked.recv() => Err(io::Error::other("ended by a signal")),
     }
 }
 
