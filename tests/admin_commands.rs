@@ -56,6 +56,7 @@ fn lines(ended: &Ended) -> Vec<Value> {
         .collect()
 }
 
+#[expect(clippy::too_many_lines, reason = "one walk through the commands")]
 #[tokio::test(flavor = "multi_thread")]
 async fn subscribers_are_listed_shown_put_switched_tested_and_removed() {
     let vhost = Vhost::new("commands");
@@ -174,6 +175,7 @@ async fn subscribers_are_listed_shown_put_switched_tested_and_removed() {
     program.stop().await;
 }
 
+#[expect(clippy::too_many_lines, reason = "one walk through the commands")]
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_are_listed_shown_replayed_and_purged() {
     let vhost = Vhost::new("commands");

@@ -84,6 +84,10 @@ async fn start(vhost: &Vhost, receiver: &Receiver) -> (Setup, Program) {
     (setup, program)
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "one walk past every place that a secret could show in"
+)]
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_given_to_the_api_is_ever_shown() {
     let vhost = Vhost::new("secrets");

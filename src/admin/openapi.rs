@@ -135,7 +135,7 @@ fn problem(words: &str) -> Response {
         .build()
 }
 
-/// The API's own description, as OpenAPI. It needs no token.
+/// The API's own description, as `OpenAPI`. It needs no token.
 #[utoipa::path(
     get,
     path = "/openapi.json",
