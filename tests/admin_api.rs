@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::{
-    api::{Answer, TOKENS, described},
+    api::{Answer, Api, TOKENS, described},
     bridge::{RunningBridge, Setup},
     broker::Vhost,
     eventually::{SOON, eventually},
@@ -25,8 +25,7 @@ fn everything(url: &str) -> Value {
 }
 
 /// Waits until as many dead letters are in the store, and shows them.
-async fn letters(bridge: &RunningBridge, count: usize) -> Vec<Value> {
-    let api = bridge.api();
+async fn letters(api: &Api, count: usize) -> Vec<Value> {
     let there = async || {
         let list = api.get("/v1/dead-letters").await.expect(200).body;
         let items = list["items"].as_array().unwrap().clone();
@@ -90,7 +89,7 @@ async fn every_call_is_described_and_answers_as_its_description_says() {
 
     // A dead letter, and its way back.
     bridge.publish(&event("evt", &[])).await;
-    let letter = &letters(&bridge, 1).await[0];
+    let letter = &letters(&api, 1).await[0];
     assert_eq!(letter["reason"], "http_status");
     let listed = api.get("/v1/dead-letters?kind=dead&subscriber=bad").await;
     assert_eq!(listed.expect(200).body["items"], json!([letter]));
@@ -127,10 +126,6 @@ async fn every_call_is_described_and_answers_as_its_description_says() {
     let replays = api.get("/v1/replays?limit=1").await.expect(200).body;
     assert_eq!(replays["items"].as_array().unwrap().len(), 1);
     let id = api.get(&path).await.expect(200).body["webhook_id"].clone();
-    let arrivals = receiver.arrivals_at("/bad");
-    let ids = arrivals
-        .iter()
-        .filter(|one| one.header("webhook-id") == id.as_str());
     eventually("the replay arrives", SOON, async || {
         let arrivals = receiver.arrivals_at("/bad");
         let ids = arrivals
@@ -139,7 +134,6 @@ async fn every_call_is_described_and_answers_as_its_description_says() {
         (ids.count() == 3).then_some(())
     })
     .await;
-    assert!(ids.count() >= 2);
     let gone = api.delete("/v1/dead-letters?kind=dead").await.expect(200);
     assert_eq!(gone.body["deleted"], 1);
     api.get(&path).await.expect(404);
