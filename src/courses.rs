@@ -1,11 +1,11 @@
 //! How each subscriber does: how many attempts it has under way, whether it is slow, and how its
 //! last attempts ended. Counted in this bridge alone.
 //!
-//! A subscriber is *slow* when it holds up too much: when [`LATE_AT_ONCE`] of its attempts under way
-//! have taken longer than [`LATE`], or one did not begin within [`PATIENCE`] because as many were
+//! A subscriber is *slow* when it holds up too much: when `LATE_AT_ONCE` of its attempts under way
+//! have taken longer than [`LATE`], or one did not begin within `PATIENCE` because as many were
 //! under way as there may be. A slow subscriber has few attempts under way, and its deliveries go
 //! through the slow lanes, where they hold up nobody who is quick. How it becomes quick again,
-//! [`pace`] says.
+//! `pace` says.
 
 use std::{
     collections::HashMap,

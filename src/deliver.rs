@@ -1,5 +1,5 @@
 //! Second half of the line: takes deliveries from the lanes, attempts them, and settles them. Which
-//! attempt it is, the lane tells; what follows from its outcome, [`settle`] decides.
+//! attempt it is, the lane tells; what follows from its outcome, [`settle`](crate::delivery::settlement::settle) decides.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
