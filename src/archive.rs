@@ -2,7 +2,13 @@
 //! insert, commit, then acknowledge. While the store is away it does not consume, and what it had is
 //! in its queue again. It also keeps count of what the store holds, and removes what is old.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -18,8 +24,9 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 
-/// Dead letters that are put into the store together.
+/// Dead letters that are put into the store together: fewer where it is too slow for so many.
 const BATCH: usize = 500;
+const SMALLEST_BATCH: usize = 16;
 /// How many wait here meanwhile, at most, and what they may weigh together.
 const PREFETCH: u16 = 1_000;
 const BYTES: usize = 32 * 1024 * 1024;
@@ -32,12 +39,18 @@ const SWEEP: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins
 pub struct Archive {
     store: Store,
     metrics: Arc<Metrics>,
+    batch: AtomicUsize,
 }
 
 impl Archive {
     /// Moves dead letters into this store, and counts them there.
     pub fn new(store: Store, metrics: Arc<Metrics>) -> Self {
-        Self { store, metrics }
+        let batch = AtomicUsize::new(BATCH);
+        Self {
+            store,
+            metrics,
+            batch,
+        }
     }
 
     /// How the queue of this kind, under the names that begin with `prefix`, is consumed.
@@ -54,7 +67,7 @@ impl Archive {
     /// Moves dead letters for one session of a consumer.
     pub async fn work(self: Arc<Self>, mut session: Session, kind: Kind) {
         let settler = session.settler();
-        while let Some(chunk) = session.next(BATCH).await {
+        while let Some(chunk) = session.next(self.batch.load(Ordering::Relaxed)).await {
             let Some(last) = chunk.last().map(|received| received.tag) else {
                 continue;
             };
@@ -64,6 +77,8 @@ impl Archive {
             match self.store.archive(letters.collect()).await {
                 Ok(()) => {
                     self.metrics.store.archived(kind.as_str(), count);
+                    let batch = self.batch.load(Ordering::Relaxed);
+                    self.batch.store((2 * batch).min(BATCH), Ordering::Relaxed);
                     settler.ack_up_to(last).await;
                 }
                 Err(error) => {
@@ -71,6 +86,8 @@ impl Archive {
                         queue = kind.as_str(),
                         "dead letters wait in their queue: {error}"
                     );
+                    self.batch
+                        .store((count / 2).max(SMALLEST_BATCH), Ordering::Relaxed);
                     // Not one after the other: its end gives all of them back at once.
                     return session.end().await;
                 }

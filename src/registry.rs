@@ -143,8 +143,8 @@ impl Registry {
     pub fn take_files(&self, files: &SubscriberSet) {
         let mut shadowed = false;
         self.make(|set| {
-            let from_file = |one: &&Arc<Subscriber>| matches!(one.origin, Origin::File { .. });
-            let before = set.iter().filter(from_file).map(|one| one.id.clone());
+            let in_files = set.iter().filter(|one| is_in_file(one));
+            let before = in_files.map(|one| one.id.clone());
             for id in before.collect::<Vec<_>>() {
                 if files.get(id.as_str()).is_none() {
                     set.remove(id.as_str());
@@ -164,8 +164,8 @@ impl Registry {
 
     /// How many subscribers come from files.
     pub fn in_files(&self) -> usize {
-        let from_file = |one: &&Arc<Subscriber>| matches!(one.origin, Origin::File { .. });
-        self.0.live.load().iter().filter(from_file).count()
+        let live = self.0.live.load();
+        live.iter().filter(|one| is_in_file(one)).count()
     }
 
     /// The subscriber with this id. One that is not known here may have been made through another
@@ -364,22 +364,28 @@ impl Registry {
         store.encrypt_anew().await.map(drop)
     }
 
-    /// Reads everything, page by page.
+    /// Reads everything, page by page, into a set of its own: page by page into the live one, each
+    /// would copy what the pages before have filled.
     async fn load(&self, store: &Store) -> Result<(), StoreError> {
         let _reading = self.0.reading.lock().await;
+        let mut stored = SubscriberSet::default();
         let mut after = String::new();
         loop {
             let page = store.subscribers_after(&after, PAGE, &self.0.rules).await?;
-            let Some((last, _)) = page.last() else {
-                return Ok(());
-            };
+            let Some((last, _)) = page.last() else { break };
             after.clone_from(last);
-            self.make(|set| {
-                for (id, read) in page {
-                    take(set, &id, read);
-                }
-            });
+            for (id, read) in page {
+                take(&mut stored, &id, read);
+            }
         }
+        self.make(|set| {
+            for file in set.iter().filter(|one| is_in_file(one)) {
+                warn_of_shadow(stored.get(file.id.as_str()), &file.origin);
+                stored.insert(file.clone());
+            }
+            *set = stored;
+        });
+        Ok(())
     }
 
     /// Reads what has another version than here, and forgets what is no longer there.
@@ -444,6 +450,10 @@ impl Registry {
         }
         self.0.changed.notify_one();
     }
+}
+
+fn is_in_file(subscriber: &Subscriber) -> bool {
+    matches!(subscriber.origin, Origin::File { .. })
 }
 
 /// Puts what was read from the store into a set, unless it is there already, or a file says otherwise.

@@ -5,14 +5,17 @@
 //! cannot, every operation fails with [`StoreError::Away`] and says why.
 
 use std::{
-    sync::{Arc, OnceLock, PoisonError, RwLock},
+    sync::{Arc, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use thiserror::Error;
-use tokio::sync::{Mutex, watch};
+use tokio::{
+    sync::{Mutex, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::settings::{StorePlace, StoreSettings};
 
@@ -35,6 +38,8 @@ pub use keys::KeyError;
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a database that is away is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How often it is said that the store is away, when it comes and goes.
+const SAY_AGAIN: Duration = Duration::from_mins(1);
 /// How often a database that is there, and that nobody asks, is looked at.
 const LOOK: Duration = Duration::from_secs(15);
 
@@ -74,7 +79,16 @@ struct Inner {
     opening: Mutex<()>,
     /// Whether the last operation found the database there.
     there: watch::Sender<bool>,
-    why: RwLock<String>,
+    last: std::sync::Mutex<Absence>,
+}
+
+/// The last time that the store was away.
+struct Absence {
+    why: String,
+    /// When that was last said.
+    said: Option<Instant>,
+    /// Whether it has come and gone since.
+    flaps: bool,
 }
 
 /// A database whose tables are as this version needs them, and the keys for what it holds.
@@ -91,7 +105,11 @@ impl Store {
             database: OnceLock::new(),
             opening: Mutex::default(),
             there: watch::Sender::new(false),
-            why: RwLock::new("it is not opened yet".into()),
+            last: std::sync::Mutex::new(Absence {
+                why: "it is not opened yet".into(),
+                said: None,
+                flaps: false,
+            }),
         }))
     }
 
@@ -126,7 +144,11 @@ impl Store {
                 Ok(())
             }
             Err(error) => {
-                self.note(&Err::<(), _>(error.clone()));
+                // One that cannot be read yet is as good as away.
+                match &error {
+                    StoreError::Away(why) | StoreError::Unreadable(why) => self.note_away(why),
+                    other => self.note_away(&other.to_string()),
+                }
                 Err(error)
             }
         }
@@ -163,10 +185,7 @@ impl Store {
     /// Why the store is away, if it is.
     pub fn away(&self) -> Option<String> {
         let there = *self.0.there.borrow();
-        (!there).then(|| {
-            let why = self.0.why.read().unwrap_or_else(PoisonError::into_inner);
-            why.clone()
-        })
+        (!there).then(|| self.last().why.clone())
     }
 
     /// How long dead letters are kept; `None` for ever.
@@ -180,10 +199,8 @@ impl Store {
     }
 
     fn opened(&self) -> Result<&Opened, StoreError> {
-        self.0.database.get().ok_or_else(|| {
-            let why = self.0.why.read().unwrap_or_else(PoisonError::into_inner);
-            StoreError::Away(why.clone())
-        })
+        let opened = self.0.database.get();
+        opened.ok_or_else(|| StoreError::Away(self.last().why.clone()))
     }
 
     /// Gives an operation its time, and notes whether the database was there.
@@ -198,24 +215,43 @@ impl Store {
         result
     }
 
-    /// Says once when the store goes, and once when it returns.
+    /// Notes whether the database was there.
     fn note<T>(&self, result: &Result<T, StoreError>) {
-        let why = match result {
-            Err(StoreError::Away(why) | StoreError::Unreadable(why)) => Some(why),
-            Ok(_) | Err(_) => None,
-        };
-        if let Some(why) = why {
-            let mut said = self.0.why.write().unwrap_or_else(PoisonError::into_inner);
-            let was_there = self.0.there.send_replace(false);
-            if was_there || *said != *why {
-                warn!(
-                    "the store is away: {why}; deliveries go on, and dead letters wait in their queues"
-                );
-                said.clone_from(why);
+        match result {
+            Err(StoreError::Away(why)) => self.note_away(why),
+            Ok(_) | Err(_) => {
+                if !self.0.there.send_replace(true) {
+                    let said = self.last().said.is_some_and(|at| at.elapsed() < SAY_AGAIN);
+                    if said && self.last().flaps {
+                        debug!("the store is there");
+                    } else {
+                        info!("the store is there");
+                    }
+                }
             }
-        } else if !self.0.there.send_replace(true) {
-            info!("the store is there");
         }
+    }
+
+    /// Says when the store goes, and why; once a minute if it comes and goes.
+    fn note_away(&self, why: &str) {
+        let was_there = self.0.there.send_replace(false);
+        let mut last = self.last();
+        let said = last.said.is_some_and(|at| at.elapsed() < SAY_AGAIN);
+        last.flaps = said && was_there;
+        let new = was_there || last.said.is_none() || last.why != why;
+        why.clone_into(&mut last.why);
+        if new && !said {
+            last.said = Some(Instant::now());
+            warn!(
+                "the store is away: {why}; deliveries go on, and dead letters wait in their queues"
+            );
+        } else {
+            debug!("the store is away: {why}");
+        }
+    }
+
+    fn last(&self) -> MutexGuard<'_, Absence> {
+        self.0.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -450,7 +450,7 @@ async fn list(store: &Store, filter: &Filter, limit: usize) -> Vec<DeadLetter> {
 async fn dead_letters_are_found_by_every_combination_of_filters_and_by_an_index() {
     for place in both().await {
         let store = place.open().await;
-        for some in (0..12_000).collect::<Vec<_>>().chunks(1_000) {
+        for some in (0..12_000).collect::<Vec<_>>().chunks(250) {
             store
                 .archive(some.iter().map(|number| letter(*number)).collect())
                 .await
@@ -592,7 +592,7 @@ async fn what_a_stranger_wrote_does_not_keep_the_rest_out() {
 async fn dead_letters_are_removed_by_filter_and_by_age() {
     for place in both().await {
         let store = place.open().await;
-        for some in (0..3_000).collect::<Vec<_>>().chunks(1_000) {
+        for some in (0..3_000).collect::<Vec<_>>().chunks(250) {
             store
                 .archive(some.iter().map(|number| letter(*number)).collect())
                 .await

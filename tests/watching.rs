@@ -57,7 +57,7 @@ const REASONS: [&str; 14] = [
 ];
 
 /// Every metric of the design: name, type and labels.
-const METRICS: [(&str, &str, &[&str]); 16] = [
+const METRICS: [(&str, &str, &[&str]); 19] = [
     ("hookbridge_events_total", "counter", &["result", "type"]),
     (
         "hookbridge_deliveries_total",
@@ -92,6 +92,13 @@ const METRICS: [(&str, &str, &[&str]); 16] = [
     ("hookbridge_broker_blocked", "gauge", &[]),
     ("hookbridge_broker_reconnects_total", "counter", &[]),
     ("hookbridge_dead_letters", "gauge", &[]),
+    (
+        "hookbridge_dead_letters_archived_total",
+        "counter",
+        &["kind"],
+    ),
+    ("hookbridge_dead_letters_removed_total", "counter", &[]),
+    ("hookbridge_store_connected", "gauge", &[]),
     ("hookbridge_build_info", "gauge", &["version"]),
     ("hookbridge_tasks", "gauge", &[]),
 ];
@@ -135,6 +142,7 @@ fn allowed(label: &str, value: &str, subscribers: &[&str]) -> bool {
         }
         "state" => ["enabled", "disabled"].contains(&value),
         "subscriber" => subscribers.contains(&value),
+        "kind" => ["dead", "rejected", "lost"].contains(&value),
         "version" => value == env!("CARGO_PKG_VERSION"),
         "le" => value == "+Inf" || value.parse::<f64>().is_ok(),
         _ => false,
