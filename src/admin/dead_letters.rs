@@ -214,12 +214,12 @@ fn filter(query: &Query) -> Result<Filter, Problem> {
 
 /// What to write instead, if this is no kind.
 pub(super) fn check_kind(word: &str) -> Result<(), String> {
-    one_of(word, Kind::ALL.map(Kind::as_str).to_vec())
+    one_of(word, &Kind::ALL.map(Kind::as_str))
 }
 
 /// What to write instead, if this is no webhook type.
 pub(super) fn check_type(word: &str) -> Result<(), String> {
-    one_of(word, WebhookType::ALL.map(WebhookType::name).to_vec())
+    one_of(word, &WebhookType::ALL.map(WebhookType::name))
 }
 
 /// What to write instead, if nothing fails with this reason.
@@ -227,10 +227,10 @@ pub(super) fn check_reason(word: &str) -> Result<(), String> {
     let mut reasons = Reason::ALL.map(Reason::as_str).to_vec();
     reasons.extend(RejectionReason::ALL.map(RejectionReason::as_str));
     reasons.push(BY_BROKER);
-    one_of(word, reasons)
+    one_of(word, &reasons)
 }
 
-fn one_of(word: &str, words: Vec<&str>) -> Result<(), String> {
+fn one_of(word: &str, words: &[&str]) -> Result<(), String> {
     if words.contains(&word) {
         return Ok(());
     }

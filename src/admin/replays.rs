@@ -242,16 +242,12 @@ impl Reading {
             ids: Vec::new(),
         };
         if let Some(ids) = given.remove("ids") {
-            match numbers(&ids) {
-                Some(ids) => filter.ids = ids,
-                None => {
-                    let what = "`ids` is not a list of dead letters' ids".to_owned();
-                    wrong.push(mistake(
-                        "ids",
-                        what,
-                        "Write 1 to 1000 whole numbers in brackets",
-                    ));
-                }
+            if let Some(ids) = numbers(&ids) {
+                filter.ids = ids;
+            } else {
+                let what = "`ids` is not a list of dead letters' ids".to_owned();
+                let remedy = "Write 1 to 1000 whole numbers in brackets";
+                wrong.push(mistake("ids", what, remedy));
             }
         }
         let dry_run = given.remove("dry_run").unwrap_or(Value::Bool(false));

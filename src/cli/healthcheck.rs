@@ -31,14 +31,13 @@ pub struct HealthcheckArgs {
 
 /// Returns whether the bridge is not ready, after printing its reasons to `out`.
 pub fn run(args: &HealthcheckArgs, out: &mut impl Write) -> anyhow::Result<bool> {
-    let (listens, tls) = match args.address {
-        Some(address) => (address, args.tls),
-        None => {
-            let admin = settings::load(&args.config.config, environment())
-                .map_err(|mistakes| anyhow::anyhow!("the settings are wrong:\n{mistakes}"))?
-                .admin;
-            (admin.listen, admin.tls.is_some())
-        }
+    let (listens, tls) = if let Some(address) = args.address {
+        (address, args.tls)
+    } else {
+        let admin = settings::load(&args.config.config, environment())
+            .map_err(|mistakes| anyhow::anyhow!("the settings are wrong:\n{mistakes}"))?
+            .admin;
+        (admin.listen, admin.tls.is_some())
     };
     let address = reachable(listens);
     let asked = if tls {

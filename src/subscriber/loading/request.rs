@@ -261,15 +261,13 @@ fn keep_http(
     });
     if let Some(mut url) = url.filter(|url| url.query() == Some(HIDDEN_QUERY)) {
         let same = known.filter(|known| known.url.path() == url.path());
-        match same.and_then(|known| known.url.query()) {
-            Some(query) => {
-                url.set_query(Some(query));
-                http.insert("url".to_owned(), Url::to_string(&url).into());
-            }
-            None => {
-                let what = "has `***` for its query, and there is none to keep at this address";
-                mistakes.push(mistake("http.url", Wrong::new(what, "Write the whole URL")));
-            }
+        if let Some(query) = same.and_then(|known| known.url.query()) {
+            url.set_query(Some(query));
+            http.insert("url".to_owned(), Url::to_string(&url).into());
+        } else {
+            let what = "has `***` for its query, and there is none to keep at this address";
+            let remedy = "Write the whole URL";
+            mistakes.push(mistake("http.url", Wrong::new(what, remedy)));
         }
     }
     if let Some(place) = http.get_mut("authorization").filter(|place| is_kept(place)) {
