@@ -34,7 +34,6 @@ async fn letters(api: &Api, count: usize) -> Vec<Value> {
     eventually(&format!("{count} dead letters"), LONG, there).await
 }
 
-#[expect(clippy::too_many_lines, reason = "one walk through every call")]
 #[tokio::test(flavor = "multi_thread")]
 async fn every_call_is_described_and_answers_as_its_description_says() {
     let vhost = Vhost::new("api");
@@ -87,9 +86,28 @@ async fn every_call_is_described_and_answers_as_its_description_says() {
     api.delete("/v1/cases/one/hook").await.expect(204);
     api.get("/v1/cases/one/hook").await.expect(404);
 
-    // A dead letter, and its way back.
     bridge.publish(&event("evt", &[])).await;
-    let letter = &letters(&api, 1).await[0];
+    dead_letter_and_replay(&api, &receiver).await;
+
+    // The end of the subscriber.
+    let off = api
+        .patch("/v1/subscribers/bad", json!({"enabled": false}))
+        .await;
+    assert_eq!(off.expect(200).body["enabled"], false);
+    api.delete("/v1/subscribers/bad").await.expect(204);
+    api.get("/v1/subscribers/bad").await.expect(404);
+
+    assert_eq!(
+        api.driven(),
+        described(),
+        "every call that is described was made"
+    );
+    bridge.stop().await;
+}
+
+/// Every call about a dead letter of the subscriber at `/bad`, and its way back there.
+async fn dead_letter_and_replay(api: &Api, receiver: &Receiver) {
+    let letter = &letters(api, 1).await[0];
     assert_eq!(letter["reason"], "http_status");
     let listed = api.get("/v1/dead-letters?kind=dead&subscriber=bad").await;
     assert_eq!(listed.expect(200).body["items"], json!([letter]));
@@ -137,21 +155,6 @@ async fn every_call_is_described_and_answers_as_its_description_says() {
     let gone = api.delete("/v1/dead-letters?kind=dead").await.expect(200);
     assert_eq!(gone.body["deleted"], 1);
     api.get(&path).await.expect(404);
-
-    // The end of the subscriber.
-    let off = api
-        .patch("/v1/subscribers/bad", json!({"enabled": false}))
-        .await;
-    assert_eq!(off.expect(200).body["enabled"], false);
-    api.delete("/v1/subscribers/bad").await.expect(204);
-    api.get("/v1/subscribers/bad").await.expect(404);
-
-    assert_eq!(
-        api.driven(),
-        described(),
-        "every call that is described was made"
-    );
-    bridge.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -362,9 +365,9 @@ async fn secrets_are_written_never_read_and_stay_when_a_read_is_written_back() {
     api.put("/v1/subscribers/one", read.clone())
         .await
         .expect(200);
-    let test = || json!({"type": "ActivityChange"});
+    let example = || json!({"type": "ActivityChange"});
     let sent = api
-        .post("/v1/subscribers/one/test", test())
+        .post("/v1/subscribers/one/test", example())
         .await
         .expect(200)
         .body;

@@ -56,7 +56,6 @@ fn lines(ended: &Ended) -> Vec<Value> {
         .collect()
 }
 
-#[expect(clippy::too_many_lines, reason = "one walk through the commands")]
 #[tokio::test(flavor = "multi_thread")]
 async fn subscribers_are_listed_shown_put_switched_tested_and_removed() {
     let vhost = Vhost::new("commands");
@@ -148,7 +147,13 @@ async fn subscribers_are_listed_shown_put_switched_tested_and_removed() {
         "no subscriber \"two\"",
     );
 
-    // What goes wrong is said in words, all of it.
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_wrong_is_said_in_words_and_all_of_it() {
+    let vhost = Vhost::new("commands");
+    let (setup, program) = start(&vhost).await;
     fs::write(
         setup.path("bad.json"),
         "{\"events\": [\"Status\"], \"http\": {}}",
@@ -175,7 +180,6 @@ async fn subscribers_are_listed_shown_put_switched_tested_and_removed() {
     program.stop().await;
 }
 
-#[expect(clippy::too_many_lines, reason = "one walk through the commands")]
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_are_listed_shown_replayed_and_purged() {
     let vhost = Vhost::new("commands");
@@ -222,12 +226,19 @@ async fn dead_letters_are_listed_shown_replayed_and_purged() {
     assert!(shown.out.contains("\"guid\":"), "{}", shown.out);
 
     receiver.answer("/", Answer::Status(200));
+    replay(&setup, &id).await;
+    purge(&setup, &id).await;
+    program.stop().await;
+}
+
+/// Replays the one of this id, and then the two others.
+async fn replay(setup: &Setup, id: &str) {
     failed(&setup.call(&["dead-letters", "replay"]).await, "--all");
     let dry = setup
         .call(&["dead-letters", "replay", "--all", "--dry-run"])
         .await;
     done(&dry, "3 would be replayed");
-    let replay = setup.call(&["dead-letters", "replay", "--id", &id]).await;
+    let replay = setup.call(&["dead-letters", "replay", "--id", id]).await;
     done(&replay, "done: 1 of 1 replayed");
     let replay = setup
         .call(&["dead-letters", "replay", "--subscriber", "one", "--json"])
@@ -254,18 +265,21 @@ async fn dead_letters_are_listed_shown_replayed_and_purged() {
             .await,
         "done",
     );
+}
 
+/// Removes the one of this id, and then the two others.
+async fn purge(setup: &Setup, id: &str) {
     failed(
         &setup.call(&["dead-letters", "purge", "--yes"]).await,
         "at least one filter",
     );
     failed(
-        &setup.call(&["dead-letters", "purge", "--id", &id]).await,
+        &setup.call(&["dead-letters", "purge", "--id", id]).await,
         "--yes",
     );
     done(
         &setup
-            .call(&["dead-letters", "purge", "--id", &id, "--yes"])
+            .call(&["dead-letters", "purge", "--id", id, "--yes"])
             .await,
         "1 removed",
     );
@@ -276,12 +290,11 @@ async fn dead_letters_are_listed_shown_replayed_and_purged() {
         "2 removed",
     );
     failed(
-        &setup.call(&["dead-letters", "show", &id]).await,
+        &setup.call(&["dead-letters", "show", id]).await,
         "no dead letter",
     );
     let wrong = setup
         .call(&["dead-letters", "list", "--reason", "timeot"])
         .await;
     failed(&wrong, "write timeout");
-    program.stop().await;
 }

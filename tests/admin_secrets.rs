@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{
     api::{Api, OPERATOR},
     broker::Vhost,
+    client::Client,
     eventually::{SOON, eventually},
     http::{Answer, Arrival, Receiver},
     program::{EVENT_KEY, Program, Setup, event},
@@ -84,10 +85,6 @@ async fn start(vhost: &Vhost, receiver: &Receiver) -> (Setup, Program) {
     (setup, program)
 }
 
-#[expect(
-    clippy::too_many_lines,
-    reason = "one walk past every place that a secret could show in"
-)]
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_given_to_the_api_is_ever_shown() {
     let vhost = Vhost::new("secrets");
@@ -98,7 +95,52 @@ async fn no_secret_given_to_the_api_is_ever_shown() {
     let mut shown: Vec<(String, String)> = Vec::new();
     let mut note = |what: &str, text: String| shown.push((what.to_owned(), text));
 
-    // Everything that is right: made, read, tried out, and failing for good.
+    right(&api, &client, &receiver, &mut note).await;
+    let wrong = wrong();
+    refused(&api, &wrong, &mut note).await;
+    let stranger = Api::new(
+        program.admin().await.parse().unwrap(),
+        Some("zQg7-wrong-token"),
+    );
+    let refused = stranger.get("/v1/subscribers").await.expect(401);
+    note("401", format!("{refused:?}"));
+    commands(&setup, &wrong, &mut note).await;
+    note("metrics", program.get("/metrics").await.1);
+    let log = program.log_text();
+    program.stop().await;
+
+    for line in [
+        "subscriber made through the API",
+        "test asked for through the API",
+    ] {
+        assert!(log.contains(line), "{line} is logged:\n{log}");
+    }
+    let told = log
+        .lines()
+        .find(|line| line.contains("subscriber made through the API"));
+    let told = told.unwrap();
+    for word in ["ops", "echo"] {
+        assert!(told.contains(word), "{word} in {told}");
+    }
+    note("log", log);
+    for (what, text) in &shown {
+        shows_nothing(what, text);
+    }
+    for name in ["store.db", "store.db-wal"] {
+        let bytes = fs::read(setup.path(name)).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        shows_nothing(name, &text);
+        assert!(name != "store.db" || !bytes.is_empty(), "there is a store");
+    }
+}
+
+/// Everything that is right: made, read, tried out, and failing for good.
+async fn right(
+    api: &Api,
+    client: &Client,
+    receiver: &Receiver,
+    note: &mut impl FnMut(&str, String),
+) {
     let outside = json!({
         "scope": "all", "events": ["*"],
         "amqp": {"uri": format!("amqp://user:{PASSWORD}@127.0.0.1:1/%2f"), "queue": "theirs"},
@@ -141,14 +183,21 @@ async fn no_secret_given_to_the_api_is_ever_shown() {
         let path = format!("/v1/dead-letters/{}", letter["id"]);
         note(&path, api.get(&path).await.expect(200).body.to_string());
     }
+}
 
-    // Everything that is wrong, with a secret where it hurts.
+/// A subscriber with a secret in each place, and each place wrong.
+fn wrong() -> Value {
     let mut wrong = subscriber("https://zQb2.example/zQb2\u{7f}");
     wrong["signing_secret"] = json!(["zQb2", 7]);
     wrong["http"]["authorization"] = json!({"zQb2": "zQb2\n"});
     wrong["http"]["headers"] = json!({"x-key": "zQb2\n"});
     wrong["amqp"] = json!({"uri": "http://u:zQb2@host", "queue": "q"});
     wrong["http"]["url"] = "ftp://user:zQb2@a.example/?zQb2".into();
+    wrong
+}
+
+/// What is refused.
+async fn refused(api: &Api, wrong: &Value, note: &mut impl FnMut(&str, String)) {
     for path in ["/v1/subscribers/echo", "/v1/cases/one/hook"] {
         let refused = api.put(path, wrong.clone()).await.expect(422);
         assert!(!refused.fields().is_empty(), "{:#}", refused.body);
@@ -161,16 +210,10 @@ async fn no_secret_given_to_the_api_is_ever_shown() {
         let broken = request.body("{\"http\": {\"authorization\": \"zQb2\", ");
         note(path, api.answer(broken).await.expect(400).body.to_string());
     }
-    let stranger = Api::new(
-        program.admin().await.parse().unwrap(),
-        Some("zQg7-wrong-token"),
-    );
-    note(
-        "401",
-        format!("{:?}", stranger.get("/v1/subscribers").await.expect(401)),
-    );
+}
 
-    // What the commands print.
+/// What the commands print.
+async fn commands(setup: &Setup, wrong: &Value, note: &mut impl FnMut(&str, String)) {
     fs::write(setup.path("wrong.json"), wrong.to_string()).unwrap();
     fs::write(setup.path("broken.toml"), "[http]\nauthorization = zQb2\n").unwrap();
     for arguments in [
@@ -191,32 +234,5 @@ async fn no_secret_given_to_the_api_is_ever_shown() {
             "{arguments:?}"
         );
         note(&format!("{arguments:?}"), ended.out + &ended.err);
-    }
-    note("metrics", program.get("/metrics").await.1);
-    let log = program.log_text();
-    program.stop().await;
-
-    for line in [
-        "subscriber made through the API",
-        "test asked for through the API",
-    ] {
-        assert!(log.contains(line), "{line} is logged:\n{log}");
-    }
-    let told = log
-        .lines()
-        .find(|line| line.contains("subscriber made through the API"));
-    let told = told.unwrap();
-    for word in ["ops", "echo"] {
-        assert!(told.contains(word), "{word} in {told}");
-    }
-    note("log", log);
-    for (what, text) in &shown {
-        shows_nothing(what, text);
-    }
-    for name in ["store.db", "store.db-wal"] {
-        let bytes = fs::read(setup.path(name)).unwrap_or_default();
-        let text = String::from_utf8_lossy(&bytes);
-        shows_nothing(name, &text);
-        assert!(name != "store.db" || !bytes.is_empty(), "there is a store");
     }
 }

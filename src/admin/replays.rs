@@ -246,11 +246,8 @@ impl Reading {
                 filter.ids = ids;
             } else {
                 let what = "`ids` is not a list of dead letters' ids".to_owned();
-                wrong.push(mistake(
-                    "ids",
-                    what,
-                    "Write 1 to 1000 whole numbers in brackets",
-                ));
+                let remedy = "Write 1 to 1000 whole numbers in brackets";
+                wrong.push(mistake("ids", what, remedy));
             }
         }
         let dry_run = given.remove("dry_run").unwrap_or(Value::Bool(false));
@@ -355,8 +352,8 @@ mod tests {
             "/dry_run",
             "/ids",
             "/kind",
-            "/rat~1e",
             "/rate",
+            "/rat~1e",
             "/reason",
             "/since",
             "/subscriber",

@@ -86,7 +86,7 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<axum::body::Bytes, Prob
 
 fn is_limit(error: &axum::Error) -> bool {
     let source = std::error::Error::source(error);
-    source.is_some_and(<dyn std::error::Error + 'static>::is::<http_body_util::LengthLimitError>)
+    source.is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>)
 }
 
 /// The part of the address that stands for a name.

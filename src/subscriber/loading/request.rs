@@ -266,7 +266,8 @@ fn keep_http(
             http.insert("url".to_owned(), Url::to_string(&url).into());
         } else {
             let what = "has `***` for its query, and there is none to keep at this address";
-            mistakes.push(mistake("http.url", Wrong::new(what, "Write the whole URL")));
+            let remedy = "Write the whole URL";
+            mistakes.push(mistake("http.url", Wrong::new(what, remedy)));
         }
     }
     if let Some(place) = http.get_mut("authorization").filter(|place| is_kept(place)) {
