@@ -1,5 +1,5 @@
 //! First half of the line: takes domain events in, makes the deliveries of each, and hands these on.
-//! An event is acknowledged only when every delivery made of it is confirmed by the broker.
+//! An event is acknowledged only when every delivery made of it is settled, or confirmed to be in a queue.
 
 use std::{sync::Arc, time::Duration};
 
