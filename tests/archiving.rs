@@ -7,7 +7,7 @@ use hookbridge::store::{
     dead_letters::{DeadLetter, Kind},
     filter::Filter,
 };
-use lapin::BasicProperties;
+use lapin::{BasicProperties, ExchangeKind};
 use serde_json::json;
 
 use crate::support::{
@@ -338,14 +338,17 @@ async fn nothing_is_consumed_before_the_store_was_loaded_once() {
     let setup = Setup::new(&vhost).postgres(&url);
     let setup = setup.subscriber("good", &everything(&receiver.url("/good")));
     let bridge: RunningBridge = setup.start_unready().await;
-    let waits = async || bridge.client.depth("hookbridge.events").await;
-    eventually("the topology is there", LONG, waits).await;
+    // Declared by whoever comes first: publishing to what is not there costs the channel.
+    bridge
+        .client
+        .declare_exchange("domain.events", ExchangeKind::Topic)
+        .await;
     let says = async || {
         let (status, words) = bridge.readiness().await;
         (status == 503 && words.contains("store: nothing is consumed")).then_some(())
     };
     eventually("it says what it waits for", LONG, says).await;
-    // The source exchange is bound last.
+    // It is bound last.
     let routed = async || {
         let body = event("evt", &[]).to_string();
         let published = bridge
