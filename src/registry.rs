@@ -335,12 +335,15 @@ impl Registry {
             };
             if let Err(error) = looked {
                 debug!("the store is looked at later: {error}");
+                let again = async {
+                    if *there.borrow() {
+                        tokio::time::sleep(AGAIN).await;
+                    }
+                    there.wait_for(|there| *there).await.is_ok()
+                };
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    () = tokio::time::sleep(AGAIN) => {}
-                }
-                if there.wait_for(|there| *there).await.is_err() {
-                    return;
+                    there = again => if !there { return },
                 }
                 continue;
             }
