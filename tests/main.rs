@@ -4,6 +4,7 @@
 #![expect(
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stderr,
     clippy::unwrap_used,
     unreachable_pub,
     reason = "the lints know the test functions, not the helpers that they share"
@@ -12,10 +13,12 @@
 mod support;
 
 mod admin_api;
+mod admin_away;
 mod admin_commands;
 mod admin_doors;
 mod admin_fuzz;
 mod admin_secrets;
+mod admin_subscribers;
 mod alarm;
 mod archiving;
 mod audience;
@@ -25,6 +28,7 @@ mod declared_anew;
 mod deleted_exchange;
 mod demo;
 mod faults;
+mod full_disk;
 mod harness;
 mod house;
 mod intake_acks;
@@ -33,6 +37,7 @@ mod limits;
 mod outcomes_amqp;
 mod outcomes_http;
 mod payloads;
+mod planted;
 mod poison;
 mod private_node;
 mod publishing;
@@ -45,6 +50,7 @@ mod running;
 mod secrets;
 mod shortage;
 mod store;
+mod store_letters;
 mod stuck_queue;
 mod summed_up;
 mod topology;

@@ -12,6 +12,7 @@ pub mod http;
 pub mod lane;
 pub mod line;
 pub mod management;
+pub mod planted;
 pub mod postgres;
 pub mod program;
 pub mod proxy;
