@@ -1,9 +1,6 @@
 //! 100,000 subscribers: put into the store, loaded at a start, and one of them changed.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use hookbridge::{
     settings,
@@ -38,7 +35,7 @@ fn hook(number: u32) -> Subscriber {
         };
         (format!("party-{number:08}"), party)
     } else {
-        let cases = Interest::Cases(BTreeSet::from([case]));
+        let cases = Interest::Cases([case].into());
         (format!("case-{number:032x}"), cases)
     };
     subscriber(

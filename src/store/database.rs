@@ -265,8 +265,8 @@ impl Database {
             .journal_mode(SqliteJournalMode::Wal)
             // What is committed is acknowledged to the broker, and must outlive a power cut.
             .synchronous(SqliteSynchronous::Full)
-            // Enough to tell a good index from a bad one.
-            .pragma("analysis_limit", "1000")
+            // Enough to tell an index that finds a thousand from one that finds ten thousand.
+            .pragma("analysis_limit", "20000")
             .busy_timeout(BUSY)
             .log_statements(LevelFilter::Off)
             .log_slow_statements(LevelFilter::Off, Duration::ZERO);
