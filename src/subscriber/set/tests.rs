@@ -242,7 +242,7 @@ fn name() -> impl Strategy<Value = String> {
 }
 
 fn interest() -> impl Strategy<Value = Interest> {
-    let names = || prop::collection::btree_set(name(), 0..4);
+    let names = || prop::collection::vec(name(), 0..4).prop_map(Cases::from);
     prop_oneof![
         Just(Interest::All),
         names().prop_map(Interest::Cases),
