@@ -23,6 +23,9 @@ pub const STORE_KEY: &str = "zQplantedzQplantedzQplantedzQplantedABCDEFA=\n";
 
 static SHOWN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
+/// In a subscriber's file: what it is sent is to be nothing but what every subscriber is.
+pub const BARE: &str = "# nothing is planted here";
+
 /// The password of a user.
 pub fn password(user: &str) -> String {
     format!("{user}-{MARK}")
@@ -31,7 +34,7 @@ pub fn password(user: &str) -> String {
 /// A subscriber's file with every secret that it does not give itself: a signing secret, and for an
 /// endpoint an authorization, a header and a query.
 pub fn in_subscriber(text: &str) -> String {
-    if !text.trim_start().starts_with("id =") {
+    if !text.trim_start().starts_with("id =") || text.contains(BARE) {
         return text.to_owned();
     }
     let mut signed = text.contains("signing_secret");
