@@ -25,6 +25,7 @@ use crate::{
         queues::QueueCounter,
         topology::{Topology, TopologyError},
     },
+    certificates::Certificates,
     deliver::{Deliver, http::HttpSetupError},
     delivery::{Attempt, wire::Lanes},
     intake::Intake,
@@ -92,6 +93,7 @@ pub struct Bridge {
     notices: Arc<Notices>,
     registry: Registry,
     kept: Option<Kept>,
+    certificates: Arc<Certificates>,
     prefix: String,
     rules: Rules,
     directory: PathBuf,
@@ -229,6 +231,8 @@ impl Bridge {
                 store, &registry, &lanes, &publisher, &home, &topology, &metrics,
             )
         });
+        metrics.store.configured(kept.is_some());
+        let certificates = Arc::new(Certificates::new(&settings, metrics.clone()));
         let (intake, deliver) = Common {
             settings: &settings,
             home: &home,
@@ -254,6 +258,7 @@ impl Bridge {
             notices,
             registry,
             kept,
+            certificates,
             prefix: settings.broker.prefix.clone(),
             rules,
             directory: settings.subscribers.directory.clone(),
@@ -466,8 +471,12 @@ impl Bridge {
                 readiness.set("deliveries", intake.trouble.why());
                 metrics.slow(deliver.courses.slow());
                 readiness.set(STORE, unloaded(&registry));
+                metrics.ready(readiness.reasons().is_empty());
             }
         });
+        let (certificates, end) = (self.certificates.clone(), after.clone());
+        self.services
+            .spawn(async move { certificates.keep(end).await });
         let (home, topology, metrics) = (
             self.home.clone(),
             self.topology.clone(),

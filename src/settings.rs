@@ -118,6 +118,10 @@ pub struct TargetsSettings {
     pub allow_networks: Vec<IpNet>,
     /// PEM file of certificate authorities trusted besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// PEM file of the certificate chain that is shown to subscribers' brokers.
+    pub client_certificate_file: Option<PathBuf>,
+    /// PEM file of its private key.
+    pub client_key_file: Option<PathBuf>,
     /// An egress proxy for HTTP targets, with its password if it has one.
     pub proxy: Option<SecretString>,
 }

@@ -19,6 +19,7 @@ mod admin_secrets;
 mod alarm;
 mod archiving;
 mod audience;
+mod broker_tls;
 mod cluster;
 mod commands;
 mod declared_anew;

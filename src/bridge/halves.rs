@@ -6,7 +6,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::BridgeError;
 use crate::{
-    broker::{home::Home, publisher::Publisher, publishers::Publishers},
+    broker::{connection::TlsFiles, home::Home, publisher::Publisher, publishers::Publishers},
     courses::Courses,
     deliver::{Deliver, amqp::AmqpSender, guard::AddressGuard, http::HttpSender},
     delivery::wire::Lanes,
@@ -42,8 +42,12 @@ impl Common<'_> {
         let guard = AddressGuard::new(targets.allow_networks.clone());
         let http = HttpSender::new(targets, guard.clone())?;
         let services = self.services.clone();
-        let ca_file = targets.ca_file.clone();
-        let amqp = AmqpSender::new(queues.clone(), Arc::new(guard), ca_file, services);
+        let certificate = targets.client_certificate_file.clone();
+        let tls = TlsFiles {
+            ca: targets.ca_file.clone(),
+            identity: certificate.zip(targets.client_key_file.clone()),
+        };
+        let amqp = AmqpSender::new(queues.clone(), Arc::new(guard), tls, services);
         let courses = Arc::new(Courses::new(self.notices.clone()));
         let outcomes = Outcomes {
             lanes: self.lanes.clone(),

@@ -4,6 +4,7 @@
 pub mod api;
 pub mod bridge;
 pub mod broker;
+pub mod certificates;
 pub mod client;
 pub mod cluster;
 pub mod eventually;
