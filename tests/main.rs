@@ -44,6 +44,7 @@ mod rejection;
 mod reload;
 mod replaying;
 mod retry;
+mod rights;
 mod running;
 mod secrets;
 mod shortage;
