@@ -10,7 +10,7 @@ use std::{
 
 use secrecy::ExposeSecret;
 use thiserror::Error;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
@@ -37,7 +37,11 @@ use crate::{
         Target,
         loading::{Loaded, Rules, load_directory},
     },
-    telemetry::{metrics::Metrics, notices::Notices},
+    telemetry::{
+        metrics::Metrics,
+        notices::Notices,
+        traces::{Traces, TracesError},
+    },
 };
 
 mod halves;
@@ -72,6 +76,9 @@ pub enum BridgeError {
     /// The HTTP client.
     #[error(transparent)]
     Http(#[from] HttpSetupError),
+    /// The traces.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// The metrics.
     #[error("metrics: {0}")]
     Metrics(String),
@@ -91,6 +98,7 @@ pub struct Bridge {
     readiness: Readiness,
     metrics: Arc<Metrics>,
     notices: Arc<Notices>,
+    traces: Traces,
     registry: Registry,
     kept: Option<Kept>,
     certificates: Arc<Certificates>,
@@ -215,6 +223,7 @@ impl Bridge {
         let admin = Admin::bind(&settings.admin, readiness.clone(), metrics.clone()).await?;
         let address = admin.address().unwrap_or(settings.admin.listen);
         let (work, services) = (TaskTracker::new(), TaskTracker::new());
+        let traces = Traces::start(settings.telemetry.otlp_endpoint.as_ref(), &services)?;
         let stop = CancellationToken::new();
         let lanes = Lanes::new(&settings.broker.prefix, settings.delivery.retry_delay);
         let publisher = Publisher::start(home.lanes().clone(), None, &services);
@@ -241,6 +250,7 @@ impl Bridge {
             registry: &registry,
             metrics: &metrics,
             notices: &notices,
+            traces: &traces,
             work: &work,
             services: &services,
             stop: &stop,
@@ -256,6 +266,7 @@ impl Bridge {
             readiness,
             metrics,
             notices,
+            traces,
             registry,
             kept,
             certificates,
@@ -602,6 +613,7 @@ impl Bridge {
         self.readiness.set("bridge", Some("stopping".into()));
         self.stop.cancel();
         self.work.close();
+        let until = Instant::now() + self.shutdown_timeout;
         let finished = async {
             self.work.wait().await;
             self.home.settled().await;
@@ -616,7 +628,8 @@ impl Bridge {
             );
         }
         after.cancel();
-        self.home.close().await;
+        let left = until.saturating_duration_since(Instant::now());
+        tokio::join!(self.home.close(), self.traces.end(left));
         self.notices.say_rest();
         self.ends.cancel();
         info!("stopped");

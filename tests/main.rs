@@ -52,4 +52,5 @@ mod store;
 mod stuck_queue;
 mod summed_up;
 mod topology;
+mod traces;
 mod watching;

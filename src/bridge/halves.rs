@@ -14,7 +14,7 @@ use crate::{
     outcomes::Outcomes,
     registry::Registry,
     settings::Settings,
-    telemetry::{metrics::Metrics, notices::Notices},
+    telemetry::{metrics::Metrics, notices::Notices, traces::Traces},
 };
 
 /// What both halves need.
@@ -26,6 +26,7 @@ pub(super) struct Common<'a> {
     pub(super) registry: &'a Registry,
     pub(super) metrics: &'a Arc<Metrics>,
     pub(super) notices: &'a Arc<Notices>,
+    pub(super) traces: &'a Traces,
     pub(super) work: &'a TaskTracker,
     pub(super) services: &'a TaskTracker,
     pub(super) stop: &'a CancellationToken,
@@ -67,6 +68,7 @@ impl Common<'_> {
             outcomes: outcomes.clone(),
             metrics: self.metrics.clone(),
             notices: self.notices.clone(),
+            traces: self.traces.clone(),
             tasks: self.work.clone(),
             stop: self.stop.clone(),
         });
@@ -84,6 +86,7 @@ impl Common<'_> {
             }),
             outcomes,
             notices: self.notices.clone(),
+            traces: self.traces.clone(),
             trouble: Trouble::default(),
             subscribers: self.registry.live().clone(),
             metrics: self.metrics.clone(),

@@ -12,8 +12,8 @@ use url::Url;
 
 use super::{
     AdminSettings, AdminTls, BrokerSettings, DeliverySettings, LogFormat, LogSettings, Settings,
-    SourceSettings, StorePlace, StoreSettings, SubscribersSettings, TargetsSettings, UnknownEvents,
-    checks,
+    SourceSettings, StorePlace, StoreSettings, SubscribersSettings, TargetsSettings,
+    TelemetrySettings, UnknownEvents, checks,
     mistakes::{Wrong, nearest},
     tokens,
     values::{Secret, Values},
@@ -44,7 +44,7 @@ const BUILT_IN_EXCHANGES: [&str; 7] = [
 /// default that its own check refuses.
 pub(super) fn read(values: &mut Values<'_>) -> Option<Settings> {
     let broker = broker(values)?;
-    let settings = Settings {
+    Some(Settings {
         source: source(values, &broker.prefix)?,
         broker,
         delivery: delivery(values)?,
@@ -53,13 +53,8 @@ pub(super) fn read(values: &mut Values<'_>) -> Option<Settings> {
         store: store(values),
         admin: admin(values)?,
         log: log(values)?,
-    };
-    values.must_be_empty(
-        "telemetry.otlp_endpoint",
-        "names a collector, and this version exports no traces",
-        "Leave it empty, and scrape /metrics",
-    );
-    Some(settings)
+        telemetry: telemetry(values)?,
+    })
 }
 
 fn broker(values: &mut Values<'_>) -> Option<BrokerSettings> {
@@ -362,6 +357,23 @@ fn log(values: &mut Values<'_>) -> Option<LogSettings> {
         })?,
         level: values.text("log.level", log_level)?,
     })
+}
+
+fn telemetry(values: &mut Values<'_>) -> Option<TelemetrySettings> {
+    let otlp_endpoint = values.text("telemetry.otlp_endpoint", |text| {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let url = checks::http_url(text)?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Wrong::new(
+                "holds a user or a password",
+                "Put what the collector asks for into OTEL_EXPORTER_OTLP_HEADERS",
+            ));
+        }
+        Ok(Some(url))
+    })?;
+    Some(TelemetrySettings { otlp_endpoint })
 }
 
 /// A level, or a filter of `target=level` pairs. The filter's own parser takes any lone word for a
