@@ -4,7 +4,7 @@
 .PHONY: help demo test faults soak bench dashboard lint audit missing missing-for-tests missing-for-faults
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Not the release profile, which spends minutes on optimising across crates: the demo shows what
 # happens to each message, and what it shows of time is mostly the broker's. `make test` uses the
