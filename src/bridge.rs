@@ -10,7 +10,7 @@ use std::{
 
 use secrecy::ExposeSecret;
 use thiserror::Error;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
@@ -25,6 +25,7 @@ use crate::{
         queues::QueueCounter,
         topology::{Topology, TopologyError},
     },
+    certificates::Certificates,
     deliver::{Deliver, http::HttpSetupError},
     delivery::{Attempt, wire::Lanes},
     intake::Intake,
@@ -36,7 +37,11 @@ use crate::{
         Target,
         loading::{Loaded, Rules, load_directory},
     },
-    telemetry::{metrics::Metrics, notices::Notices},
+    telemetry::{
+        metrics::Metrics,
+        notices::Notices,
+        traces::{Traces, TracesError},
+    },
 };
 
 mod halves;
@@ -71,6 +76,9 @@ pub enum BridgeError {
     /// The HTTP client.
     #[error(transparent)]
     Http(#[from] HttpSetupError),
+    /// The traces.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// The metrics.
     #[error("metrics: {0}")]
     Metrics(String),
@@ -90,8 +98,10 @@ pub struct Bridge {
     readiness: Readiness,
     metrics: Arc<Metrics>,
     notices: Arc<Notices>,
+    traces: Traces,
     registry: Registry,
     kept: Option<Kept>,
+    certificates: Arc<Certificates>,
     prefix: String,
     rules: Rules,
     directory: PathBuf,
@@ -213,6 +223,7 @@ impl Bridge {
         let admin = Admin::bind(&settings.admin, readiness.clone(), metrics.clone()).await?;
         let address = admin.address().unwrap_or(settings.admin.listen);
         let (work, services) = (TaskTracker::new(), TaskTracker::new());
+        let traces = Traces::start(settings.telemetry.otlp_endpoint.as_ref(), &services)?;
         let stop = CancellationToken::new();
         let lanes = Lanes::new(&settings.broker.prefix, settings.delivery.retry_delay);
         let publisher = Publisher::start(home.lanes().clone(), None, &services);
@@ -229,6 +240,8 @@ impl Bridge {
                 store, &registry, &lanes, &publisher, &home, &topology, &metrics,
             )
         });
+        metrics.store.configured(kept.is_some());
+        let certificates = Arc::new(Certificates::new(&settings, metrics.clone()));
         let (intake, deliver) = Common {
             settings: &settings,
             home: &home,
@@ -237,6 +250,7 @@ impl Bridge {
             registry: &registry,
             metrics: &metrics,
             notices: &notices,
+            traces: &traces,
             work: &work,
             services: &services,
             stop: &stop,
@@ -252,8 +266,10 @@ impl Bridge {
             readiness,
             metrics,
             notices,
+            traces,
             registry,
             kept,
+            certificates,
             prefix: settings.broker.prefix.clone(),
             rules,
             directory: settings.subscribers.directory.clone(),
@@ -466,8 +482,12 @@ impl Bridge {
                 readiness.set("deliveries", intake.trouble.why());
                 metrics.slow(deliver.courses.slow());
                 readiness.set(STORE, unloaded(&registry));
+                metrics.ready(readiness.reasons().is_empty());
             }
         });
+        let (certificates, end) = (self.certificates.clone(), after.clone());
+        self.services
+            .spawn(async move { certificates.keep(end).await });
         let (home, topology, metrics) = (
             self.home.clone(),
             self.topology.clone(),
@@ -593,6 +613,7 @@ impl Bridge {
         self.readiness.set("bridge", Some("stopping".into()));
         self.stop.cancel();
         self.work.close();
+        let until = Instant::now() + self.shutdown_timeout;
         let finished = async {
             self.work.wait().await;
             self.home.settled().await;
@@ -607,7 +628,8 @@ impl Bridge {
             );
         }
         after.cancel();
-        self.home.close().await;
+        let left = until.saturating_duration_since(Instant::now());
+        tokio::join!(self.home.close(), self.traces.end(left));
         self.notices.say_rest();
         self.ends.cancel();
         info!("stopped");

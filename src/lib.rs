@@ -8,6 +8,7 @@ pub mod admin;
 pub mod archive;
 pub mod bridge;
 pub mod broker;
+pub mod certificates;
 pub mod cli;
 pub mod courses;
 pub mod deliver;

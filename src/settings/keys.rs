@@ -41,6 +41,8 @@ pub(super) const KEYS: &[(&str, Default)] = &[
     ("delivery.shutdown_timeout", Default::Text("30s")),
     ("targets.allow_networks", Default::List(&[])),
     ("targets.ca_file", Default::Text("")),
+    ("targets.client_certificate_file", Default::Text("")),
+    ("targets.client_key_file", Default::Text("")),
     ("targets.proxy", Default::Text("")),
     ("targets.proxy_file", Default::Text("")),
     ("subscribers.directory", Default::Text("subscribers")),

@@ -128,7 +128,8 @@ fn targets_and_everything_else() {
         ("[log]\nformat = \"xml\"", 2, "holds \"xml\"", "\"text\", \"json\""),
         ("[log]\nlevel = \"inof\"", 2, "holds \"inof\"", "\"info\""),
         ("[log]\nlevel = \"info,hookbridge=loud\"", 2, "is not a filter", "hookbridge=debug"),
-        ("[telemetry]\notlp_endpoint = \"http://a\"", 2, "exports no traces", "/metrics"),
+        ("[telemetry]\notlp_endpoint = \"collector:4318\"", 2, "has another scheme", "whole URL"),
+        ("[telemetry]\notlp_endpoint = \"http://a:b@c:4318\"", 2, "a user or a password", "OTEL_EXPORTER_OTLP_HEADERS"),
     ]);
 }
 
