@@ -102,7 +102,7 @@ fn first_words(list: &str) -> Vec<&str> {
 }
 
 /// Where each library may be named.
-const LIBRARIES: [(&str, &[&str]); 9] = [
+const LIBRARIES: [(&str, &[&str]); 10] = [
     ("lapin::", &["broker/", "deliver/amqp.rs"]),
     ("deadpool", &["broker/"]),
     (
@@ -117,6 +117,7 @@ const LIBRARIES: [(&str, &[&str]); 9] = [
     ("config::", &["settings/"]),
     ("sqlx::", &["store/"]),
     ("aws_lc_rs::", &["store/keys.rs"]),
+    ("sd_notify::", &["systemd.rs"]),
     ("anyhow::", &["main.rs", "cli.rs", "cli/"]),
 ];
 

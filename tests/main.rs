@@ -47,5 +47,6 @@ mod shortage;
 mod store;
 mod stuck_queue;
 mod summed_up;
+mod systemd;
 mod topology;
 mod watching;
