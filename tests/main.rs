@@ -24,6 +24,7 @@ mod commands;
 mod declared_anew;
 mod deleted_exchange;
 mod demo;
+mod deployment;
 mod faults;
 mod harness;
 mod house;
