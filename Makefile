@@ -45,11 +45,11 @@ audit: ## check licences, banned crates and sources of the dependencies
 image: ## build the image
 	DOCKER_BUILDKIT=1 docker build -f deploy/docker/Dockerfile -t hookbridge .
 
-# A static program, as in the image: it asks for no version of libc.
+# Not static, as in the image: on a machine whose nsswitch.conf names modules of another glibc, a
+# static program ends where it looks up a name.
 deb: ## build the Debian package
 	@command -v cargo-deb >/dev/null || { echo "cargo-deb is missing: cargo install --locked cargo-deb" >&2; exit 1; }
-	RUSTFLAGS="-C target-feature=+crt-static" cargo deb --locked \
-		--target "$$(rustc -vV | sed -n 's/^host: //p')" --output target/debian/
+	cargo deb --locked --output target/debian/
 
 missing:
 	@deploy/install-missing
