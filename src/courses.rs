@@ -47,7 +47,7 @@ const LATE_AT_ONCE: usize = 16;
 /// Attempts that a slow subscriber may have under way.
 const FEW: usize = 8;
 /// Attempts under way at one host, whoever's they are: many subscribers may share one.
-const HOST_LIMIT: usize = 256;
+pub const HOST_LIMIT: usize = 256;
 
 /// The courses of all subscribers that had an attempt.
 pub struct Courses {

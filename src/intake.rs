@@ -83,7 +83,7 @@ pub struct Intake {
 impl Intake {
     /// Takes events in for one session of the consumer.
     pub async fn work(self: Arc<Self>, mut session: Session) {
-        let window = Arc::new(Window::new(session.settler()));
+        let window = Window::new(session.settler(), self.tasks.clone());
         let (attempts, deliveries) = (Arc::new(Gauge::default()), Arc::new(Gauge::default()));
         while let Some(chunk) = session.next(BATCH).await {
             window.take(chunk.iter().map(|received| received.tag));
@@ -113,7 +113,7 @@ impl Intake {
                     let done = intake.settle_one(attempt, window.settler()).await;
                     drop(one);
                     if done {
-                        window.part_settled(&held).await;
+                        window.part_settled(&held);
                     }
                 });
             }
@@ -121,9 +121,9 @@ impl Intake {
         }
         let others = std::mem::take(&mut plan.others);
         if self.carry_out(plan, window.settler()).await {
-            window.settled(others).await;
+            window.settled(others);
             for held in holding {
-                window.part_settled(&held).await;
+                window.part_settled(&held);
             }
         }
     }

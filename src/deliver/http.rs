@@ -47,8 +47,10 @@ mod tests;
 use fault::Ended;
 
 const USER_AGENT: &str = concat!("hookbridge/", env!("CARGO_PKG_VERSION"));
-/// Idle connections kept for one endpoint; more are closed when their answer has ended.
-const IDLE_CONNECTIONS: usize = 32;
+/// Idle connections kept for one host: as many as there may be attempts under way at it. Between two
+/// attempts each of these connections is idle for a moment, and one that was closed then would have
+/// to be made anew.
+const IDLE_CONNECTIONS: usize = crate::courses::HOST_LIMIT;
 /// Below the 2 and 5 seconds after which common servers close an idle connection.
 const IDLE_TIME: Duration = Duration::from_millis(1500);
 /// At most this much of an answer is read, in bytes.

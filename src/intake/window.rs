@@ -3,13 +3,15 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use tokio::time::sleep;
+use tokio_util::task::TaskTracker;
 
 use crate::broker::consumer::Settler;
 
@@ -23,6 +25,8 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The events of one session that are not acknowledged.
 pub(super) struct Window {
     settler: Settler,
+    /// Knows the task that acknowledges.
+    tasks: TaskTracker,
     events: Mutex<Events>,
 }
 
@@ -36,7 +40,7 @@ pub(super) struct Held {
 #[derive(Default)]
 struct Events {
     waiting: VecDeque<Event>,
-    /// Whether somebody is acknowledging: what is settled meanwhile, it takes along.
+    /// Whether a task is acknowledging: what is settled meanwhile, it takes along.
     acknowledging: bool,
 }
 
@@ -66,11 +70,12 @@ impl Held {
 }
 
 impl Window {
-    pub(super) fn new(settler: Settler) -> Self {
-        Self {
+    pub(super) fn new(settler: Settler, tasks: TaskTracker) -> Arc<Self> {
+        Arc::new(Self {
             settler,
+            tasks,
             events: Mutex::default(),
-        }
+        })
     }
 
     /// What settles the events of this session.
@@ -90,23 +95,25 @@ impl Window {
     }
 
     /// One part of a held event is settled: an attempt, or all that was published.
-    pub(super) async fn part_settled(&self, held: &Held) {
+    pub(super) fn part_settled(self: &Arc<Self>, held: &Held) {
         if held.unsettled.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.settled([held.tag]).await;
+            self.settled([held.tag]);
         }
     }
 
-    /// Everything made of these events is settled. Acknowledges them, unless somebody is at it
-    /// already: only one may be, since an acknowledgement of everything up to one must not overtake
-    /// a single one, which the broker would then take for an unknown tag, closing the channel.
-    pub(super) async fn settled(&self, tags: impl IntoIterator<Item = u64>) {
-        {
-            let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-            tags.into_iter().for_each(|tag| events.settled(tag));
-            if std::mem::replace(&mut events.acknowledging, true) {
-                return;
-            }
+    /// Everything made of these events is settled. Has them acknowledged, by the task that is at it
+    /// already, if there is one: only one may be, since an acknowledgement of everything up to one
+    /// must not overtake a single one, which the broker would then take for an unknown tag, closing
+    /// the channel. It is a task of its own, since it goes on while there is more to acknowledge.
+    pub(super) fn settled(self: &Arc<Self>, tags: impl IntoIterator<Item = u64>) {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        tags.into_iter().for_each(|tag| events.settled(tag));
+        if !std::mem::replace(&mut events.acknowledging, true) {
+            self.tasks.spawn(self.clone().acknowledge());
         }
+    }
+
+    async fn acknowledge(self: Arc<Self>) {
         let mut pause = GATHERING;
         loop {
             sleep(pause).await;
@@ -124,9 +131,7 @@ impl Window {
             if let Some(tag) = acks.up_to {
                 self.settler.ack_up_to(tag).await;
             }
-            for tag in acks.singly {
-                self.settler.ack(tag).await;
-            }
+            join_all(acks.singly.into_iter().map(|tag| self.settler.ack(tag))).await;
         }
     }
 }

@@ -10,7 +10,7 @@ const SUBSCRIBERS: usize = 10;
 
 pub(super) async fn http(bench: &mut Bench<'_>) {
     let what = "fan-out to 10 HTTP subscribers, deliveries";
-    let sides = [(Side::Bridge, 4_000), (Side::Bare, 5_000)];
+    let sides = [(Side::Bridge, 10_000), (Side::Bare, 10_000)];
     let results = bench.race(what, Transport::Http, SUBSCRIBERS, &sides).await;
     bench.beside(what, &results, Side::Bare, Must::Reach(0.75));
     if let Some(one) = *bench.http {

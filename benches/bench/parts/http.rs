@@ -9,9 +9,9 @@ use crate::{
 pub(super) async fn run(bench: &mut Bench<'_>) {
     let what = "event → HTTP, one subscriber";
     let sides = [
-        (Side::Bridge, 30_000),
-        (Side::Bare, 40_000),
-        (Side::Node, 20_000),
+        (Side::Bridge, 60_000),
+        (Side::Bare, 60_000),
+        (Side::Node, 40_000),
         (Side::Python, 6_000),
     ];
     let results = bench.race(what, Transport::Http, 1, &sides).await;
