@@ -1,7 +1,7 @@
 # The commands that people and CI use. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults soak bench dashboard lint audit missing missing-for-tests missing-for-faults
+.PHONY: help demo test faults soak bench dashboard lint audit deb image missing missing-for-tests missing-for-faults
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,15 @@ audit: ## check licences, banned crates and sources of the dependencies
 		echo "cargo-deny is missing; installing it takes some minutes: cargo install --locked cargo-deny"; \
 		cargo install --locked cargo-deny; }
 	cargo deny --locked check licenses bans sources
+
+image: ## build the image
+	DOCKER_BUILDKIT=1 docker build -f deploy/docker/Dockerfile -t hookbridge .
+
+# Not static, as in the image: on a machine whose nsswitch.conf names modules of another glibc, a
+# static program ends where it looks up a name.
+deb: ## build the Debian package
+	@command -v cargo-deb >/dev/null || { echo "cargo-deb is missing: cargo install --locked cargo-deb" >&2; exit 1; }
+	cargo deb --locked --output target/debian/
 
 missing:
 	@deploy/install-missing

@@ -36,7 +36,9 @@ use crate::{
     subscriber::{
         Target,
         loading::{Loaded, Rules, load_directory},
+        watching::Watch,
     },
+    systemd::Systemd,
     telemetry::{
         metrics::Metrics,
         notices::Notices,
@@ -105,6 +107,8 @@ pub struct Bridge {
     prefix: String,
     rules: Rules,
     directory: PathBuf,
+    watch: Watch,
+    systemd: Arc<Systemd>,
     prefetch: u16,
     shutdown_timeout: Duration,
     /// Knows what must be finished before the connections close.
@@ -272,7 +276,13 @@ impl Bridge {
             certificates,
             prefix: settings.broker.prefix.clone(),
             rules,
-            directory: settings.subscribers.directory.clone(),
+            watch: Watch::new(
+                settings.subscribers.directory.clone(),
+                settings.subscribers.watch,
+                loaded.look.clone(),
+            ),
+            directory: settings.subscribers.directory,
+            systemd: Arc::default(),
             prefetch: settings.source.prefetch,
             shutdown_timeout: settings.delivery.shutdown_timeout,
             work,
@@ -318,7 +328,7 @@ impl Bridge {
     /// Runs until a [`Handle`] asks for a stop, and then until what is in flight is settled or
     /// `delivery.shutdown_timeout` is over. Ends early only with an error that somebody has to see
     /// to: a topology that is not what it must be.
-    pub async fn run(self) -> Result<(), BridgeError> {
+    pub async fn run(mut self) -> Result<(), BridgeError> {
         info!(address = %self.address, "probes and metrics are served");
         let after = CancellationToken::new();
         let (home, end) = (self.home.clone(), after.clone());
@@ -331,7 +341,7 @@ impl Bridge {
         let ended = loop {
             tokio::select! {
                 () = self.stop.cancelled() => break Ok(()),
-                () = self.reload.notified() => tokio::select! {
+                () = told_to_reload(&self.reload, &mut self.watch) => tokio::select! {
                     () = self.reload() => {}
                     () = self.stop.cancelled() => break Ok(()),
                 },
@@ -464,6 +474,12 @@ impl Bridge {
     }
 
     fn start_services(&self, after: &CancellationToken) {
+        let (systemd, readiness, end) =
+            (self.systemd.clone(), self.readiness.clone(), after.clone());
+        self.services.spawn(async move {
+            let reasons = || readiness.reasons();
+            systemd.keep_telling(reasons, end).await;
+        });
         let (home, readiness, metrics) = (
             self.home.clone(),
             self.readiness.clone(),
@@ -548,6 +564,7 @@ impl Bridge {
 
     /// Reads the subscribers again. A wrong set changes nothing.
     async fn reload(&self) {
+        self.systemd.reloading();
         let (directory, rules) = (self.directory.clone(), self.rules.clone());
         let read = tokio::task::spawn_blocking(move || load_directory(&directory, &rules)).await;
         match read {
@@ -570,6 +587,7 @@ impl Bridge {
             }
             Err(error) => error!("the subscribers stay as they were: {error}"),
         }
+        self.systemd.reloaded();
     }
 
     fn take_subscribers(&self, loaded: &Loaded) {
@@ -611,6 +629,7 @@ impl Bridge {
     async fn shut_down(self, after: &CancellationToken) {
         info!("stopping: no new deliveries, finishing what is in flight");
         self.readiness.set("bridge", Some("stopping".into()));
+        self.systemd.stopping();
         self.stop.cancel();
         self.work.close();
         let until = Instant::now() + self.shutdown_timeout;
@@ -633,6 +652,14 @@ impl Bridge {
         self.notices.say_rest();
         self.ends.cancel();
         info!("stopped");
+    }
+}
+
+/// Waits until somebody asks for it, or the files have changed.
+async fn told_to_reload(asked: &Notify, watch: &mut Watch) {
+    tokio::select! {
+        () = asked.notified() => {}
+        () = watch.changed() => info!("the subscribers' files changed: reading them again"),
     }
 }
 

@@ -22,5 +22,6 @@ pub mod replay;
 pub mod settings;
 pub mod store;
 pub mod subscriber;
+pub mod systemd;
 pub mod telemetry;
 pub mod webhook;

@@ -134,6 +134,8 @@ pub struct TargetsSettings {
 pub struct SubscribersSettings {
     /// The directory of the subscribers' files.
     pub directory: PathBuf,
+    /// How often it is looked whether they changed, if it is.
+    pub watch: Option<Duration>,
 }
 
 /// `[store]`: what keeps dead letters, and subscribers made through the API.

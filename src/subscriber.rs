@@ -11,6 +11,7 @@ pub mod form;
 pub mod loading;
 mod redaction;
 pub mod set;
+pub mod watching;
 
 pub use set::SubscriberSet;
 

@@ -102,7 +102,7 @@ fn first_words(list: &str) -> Vec<&str> {
 }
 
 /// Where each library may be named.
-const LIBRARIES: [(&str, &[&str]); 11] = [
+const LIBRARIES: [(&str, &[&str]); 12] = [
     ("lapin::", &["broker/", "deliver/amqp.rs"]),
     ("deadpool", &["broker/"]),
     (
@@ -127,6 +127,7 @@ const LIBRARIES: [(&str, &[&str]); 11] = [
     ("sqlx::", &["store/"]),
     ("aws_lc_rs::", &["store/keys.rs"]),
     ("x509_parser::", &["certificates.rs"]),
+    ("sd_notify::", &["systemd.rs"]),
     ("anyhow::", &["main.rs", "cli.rs", "cli/"]),
 ];
 

@@ -46,6 +46,7 @@ pub(super) const KEYS: &[(&str, Default)] = &[
     ("targets.proxy", Default::Text("")),
     ("targets.proxy_file", Default::Text("")),
     ("subscribers.directory", Default::Text("subscribers")),
+    ("subscribers.watch", Default::Text("")),
     ("store.url", Default::Text("")),
     ("store.url_file", Default::Text("")),
     ("store.secret_key_file", Default::Text("hookbridge.key")),

@@ -270,8 +270,16 @@ fn subscribers(values: &mut Values<'_>) -> SubscribersSettings {
         let remedy = "Write the directory that the subscribers' files are in";
         values.wrong("subscribers.directory", Wrong::new("is empty", remedy));
     }
+    let watch = values.text("subscribers.watch", |text| match text {
+        "" => Ok(None),
+        _ => checks::duration(text).map(Some).map_err(|wrong| Wrong {
+            remedy: "Write a duration such as \"5s\", or nothing for never".to_owned(),
+            ..wrong
+        }),
+    });
     SubscribersSettings {
         directory: directory.unwrap_or_default(),
+        watch: watch.flatten(),
     }
 }
 
