@@ -9,7 +9,7 @@
     reason = "a benchmark has nobody to tell, and its macros document nothing"
 )]
 
-use std::{collections::BTreeSet, hint::black_box, sync::Arc, time::Duration};
+use std::{hint::black_box, sync::Arc, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use hookbridge::{
@@ -26,7 +26,7 @@ fn hook(number: u32) -> Subscriber {
             party: format!("party-{number}"),
             cases: None,
         },
-        _ => Interest::Cases(BTreeSet::from([case])),
+        _ => Interest::Cases([case].into()),
     };
     Subscriber {
         id: SubscriberId::new(format!("case-{number:032x}")),

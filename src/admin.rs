@@ -15,17 +15,20 @@ use axum::{
 };
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::{settings::AdminSettings, telemetry::metrics::Metrics};
+use crate::{
+    settings::AdminSettings,
+    telemetry::metrics::{Metrics, Worst},
+};
 
 mod api;
 mod auth;
 mod cases;
 mod catalogue;
 mod dead_letters;
+mod door;
 pub mod forms;
 mod openapi;
 mod problem;
@@ -36,9 +39,8 @@ mod serve;
 mod subscribers;
 mod test_delivery;
 
-use auth::Tokens;
-
 pub use api::{Attempt, Attempting, Handles, StatusOf};
+pub use door::Door;
 pub use openapi::document;
 pub use problem::Problem;
 pub use serve::TlsError;
@@ -95,8 +97,7 @@ pub enum ListenError {
 /// The admin listener, bound but not yet serving.
 pub struct Admin {
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    tokens: Tokens,
+    door: Arc<Door>,
     readiness: Readiness,
     metrics: Arc<Metrics>,
 }
@@ -109,8 +110,8 @@ impl Admin {
         metrics: Arc<Metrics>,
     ) -> Result<Self, ListenError> {
         let address = settings.listen;
-        let tls = settings.tls.as_ref().map(serve::acceptor).transpose()?;
-        if tls.is_none() && !settings.tokens.is_empty() && !address.ip().is_loopback() {
+        let door = Arc::new(Door::new(settings)?);
+        if settings.tls.is_none() && !settings.tokens.is_empty() && !address.ip().is_loopback() {
             warn!(
                 %address,
                 "the API's tokens and secrets go over the network unencrypted: set admin.certificate_file and admin.key_file, or listen on loopback"
@@ -121,8 +122,7 @@ impl Admin {
             .map_err(|error| ListenError::Bind { address, error })?;
         Ok(Self {
             listener,
-            tls,
-            tokens: Tokens::new(&settings.tokens),
+            door,
             readiness,
             metrics,
         })
@@ -131,6 +131,11 @@ impl Admin {
     /// The address that it listens on.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// What opens it, to be renewed while it serves.
+    pub fn door(&self) -> Arc<Door> {
+        self.door.clone()
     }
 
     /// Answers until `stop`.
@@ -142,10 +147,10 @@ impl Admin {
             .merge(
                 Router::new()
                     .route("/metrics", get(metrics))
-                    .with_state(self.metrics),
+                    .with_state((self.metrics, handles.worst.clone())),
             );
-        let router = api::router(router, handles, self.tokens);
-        serve::serve(self.listener, self.tls, router, stop).await;
+        let router = api::router(router, handles, self.door.clone());
+        serve::serve(self.listener, &self.door, router, stop).await;
     }
 }
 
@@ -157,8 +162,8 @@ async fn readyz(State(readiness): State<Readiness>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n").into_response()
 }
 
-async fn metrics(State(metrics): State<Arc<Metrics>>) -> Response {
-    match metrics.render() {
+async fn metrics(State((metrics, worst)): State<(Arc<Metrics>, Arc<Worst>)>) -> Response {
+    match metrics.render(&*worst) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }

@@ -1,10 +1,9 @@
 //! Builds the parts, starts them in order, and stops them in order.
 
 use std::{
-    future::Future,
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -15,24 +14,21 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use crate::{
-    admin::{Admin, BROKER, Handles, ListenError, Readiness},
-    archive::Archive,
+    admin::{Admin, Door, Handles, ListenError, Readiness},
     broker::{
-        connection::{ConnectError, Connection, Dialer, TlsFiles, system_resolver},
-        consumer::{self, Options, Presence, Session},
+        connection::{ConnectError, Dialer, TlsFiles, system_resolver},
         home::Home,
         publisher::Publisher,
-        queues::QueueCounter,
         topology::{Topology, TopologyError},
     },
     certificates::Certificates,
     deliver::{Deliver, http::HttpSetupError},
-    delivery::{Attempt, wire::Lanes},
+    delivery::wire::Lanes,
     intake::Intake,
     registry::Registry,
     replay::Replays,
     settings::{BrokerSettings, Settings},
-    store::{Store, dead_letters::Kind},
+    store::Store,
     subscriber::{
         Target,
         loading::{Loaded, Rules, load_directory},
@@ -46,22 +42,13 @@ use crate::{
     },
 };
 
+mod consumers;
 mod halves;
+mod kept;
+mod services;
 
 use halves::Common;
-
-/// Deliveries that a lane may have unsettled. With 8 fast and 16 slow lanes in each of two sets, at
-/// most 6,144 are in memory at once.
-const FAST_PREFETCH: u16 = 256;
-const SLOW_PREFETCH: u16 = 64;
-/// What the unsettled events may weigh together: publishers decide how large they are.
-const EVENT_BYTES: usize = 160 * 1024 * 1024;
-/// How often the home broker's state is told.
-const STATE_INTERVAL: Duration = Duration::from_millis(250);
-/// The store, among the parts that must be ready.
-const STORE: &str = "store";
-/// How often queues are counted.
-const QUEUES_INTERVAL: Duration = Duration::from_secs(5);
+use kept::{Kept, STORE, unloaded};
 
 /// Why a bridge could not be built, or had to end.
 #[derive(Debug, Error)]
@@ -96,6 +83,7 @@ pub struct Bridge {
     intake: Arc<Intake>,
     deliver: Arc<Deliver>,
     admin: Mutex<Option<Admin>>,
+    door: Arc<Door>,
     address: SocketAddr,
     readiness: Readiness,
     metrics: Arc<Metrics>,
@@ -121,39 +109,6 @@ pub struct Bridge {
     ends: CancellationToken,
 }
 
-/// What stands on the store, where there is one.
-struct Kept {
-    store: Store,
-    archive: Arc<Archive>,
-    replays: Replays,
-}
-
-impl Kept {
-    fn new(
-        store: Store,
-        registry: &Registry,
-        lanes: &Lanes,
-        publisher: &Publisher,
-        home: &Arc<Home>,
-        topology: &Topology,
-        metrics: &Arc<Metrics>,
-    ) -> Self {
-        let replays = Replays::new(
-            store.clone(),
-            registry.clone(),
-            lanes.clone(),
-            publisher.clone(),
-            home.clone(),
-            topology.events_queue(),
-        );
-        Self {
-            archive: Arc::new(Archive::new(store.clone(), metrics.clone())),
-            replays,
-            store,
-        }
-    }
-}
-
 /// Asks a running bridge for something. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
@@ -168,7 +123,7 @@ impl Handle {
         self.stop.cancel();
     }
 
-    /// Asks the bridge to read its subscribers again.
+    /// Asks the bridge to read its subscribers, and the files of the API's tokens and certificate, again.
     pub fn reload(&self) {
         self.reload.notify_one();
     }
@@ -265,6 +220,7 @@ impl Bridge {
             topology,
             intake: Arc::new(intake),
             deliver,
+            door: admin.door(),
             admin: Mutex::new(Some(admin)),
             address,
             readiness,
@@ -355,201 +311,10 @@ impl Bridge {
         ended
     }
 
-    fn start_consumers(&self) {
-        let intake = self.intake.clone();
-        let events = Options {
-            queue: self.topology.events_queue(),
-            prefetch: self.prefetch,
-            bytes: Some(EVENT_BYTES),
-            gate: Some(self.registry.loaded()),
-            listens_to: None,
-        };
-        self.consume(events, move |session| intake.clone().work(session));
-        for (set, attempt) in [("first", Attempt::First), ("second", Attempt::Second)] {
-            for lane in self.topology.lanes(set) {
-                let deliver = self.deliver.clone();
-                let slow = lane.rsplit('.').nth(1) == Some("slow");
-                let options = Options {
-                    queue: lane.to_owned(),
-                    prefetch: if slow { SLOW_PREFETCH } else { FAST_PREFETCH },
-                    bytes: None,
-                    gate: Some(self.registry.loaded()),
-                    listens_to: None,
-                };
-                self.consume(options, move |session| {
-                    deliver.clone().work(session, attempt)
-                });
-            }
-        }
-    }
-
-    fn consume<W, F>(&self, options: Options, work: W)
-    where
-        W: FnMut(Session) -> F + Send + 'static,
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let part = format!("consumer of {}", options.queue);
-        let readiness = self.readiness.clone();
-        readiness.set(&part, Some("not there yet".into()));
-        let (notices, queue) = (self.notices.clone(), options.queue.clone());
-        let present = move |now: Presence| match now {
-            Presence::There => readiness.set(&part, None),
-            Presence::Gone => readiness.set(&part, Some("not there".into())),
-            Presence::Failing(why) => notices.unconsumed(&queue, why),
-        };
-        self.work.spawn(consumer::consume(
-            self.home.clone(),
-            options,
-            self.stop.clone(),
-            present,
-            work,
-        ));
-    }
-
-    /// What needs the store, and hears of the other bridges that use it.
-    fn start_store(&self, after: &CancellationToken) {
-        let Some(Kept {
-            store,
-            archive,
-            replays,
-        }) = &self.kept
-        else {
-            return;
-        };
-        let (open, end) = (store.clone(), after.clone());
-        self.services.spawn(async move { open.keep(end).await });
-        let (registry, end) = (self.registry.clone(), after.clone());
-        self.services.spawn(async move { registry.keep(end).await });
-        let registry = self.registry.clone();
-        self.consume_quietly(registry.options(), move |session| {
-            registry.clone().listen(session)
-        });
-        for kind in Kind::ALL {
-            let archive = archive.clone();
-            self.consume_quietly(archive.options(&self.prefix, kind), move |session| {
-                archive.clone().work(session, kind)
-            });
-        }
-        let (counting, end) = (archive.clone(), after.clone());
-        self.services
-            .spawn(async move { counting.keep_count(end).await });
-        let (sweeping, end) = (archive.clone(), after.clone());
-        self.services
-            .spawn(async move { sweeping.sweep(end).await });
-        // It publishes, so it is work: to be finished before the connections close.
-        let (replays, stop) = (replays.clone(), self.stop.clone());
-        self.work.spawn(async move { replays.run(stop).await });
-        let tidying = self.tidying();
-        let (registry, end) = (self.registry.clone(), after.clone());
-        self.services.spawn(async move {
-            loop {
-                tokio::select! {
-                    () = end.cancelled() => return,
-                    () = registry.changed() => tidying(),
-                }
-                // Many changes come together.
-                tokio::time::sleep(STATE_INTERVAL).await;
-            }
-        });
-    }
-
-    /// Consumes what the line does without: it is ready without this consumer.
-    fn consume_quietly<W, F>(&self, options: Options, work: W)
-    where
-        W: FnMut(Session) -> F + Send + 'static,
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let (notices, queue) = (self.notices.clone(), options.queue.clone());
-        let present = move |now: Presence| match now {
-            Presence::There | Presence::Gone => {}
-            Presence::Failing(why) => notices.unconsumed(&queue, why),
-        };
-        self.work.spawn(consumer::consume(
-            self.home.clone(),
-            options,
-            self.stop.clone(),
-            present,
-            work,
-        ));
-    }
-
-    fn start_services(&self, after: &CancellationToken) {
-        let (systemd, readiness, end) =
-            (self.systemd.clone(), self.readiness.clone(), after.clone());
-        self.services.spawn(async move {
-            let reasons = || readiness.reasons();
-            systemd.keep_telling(reasons, end).await;
-        });
-        let (home, readiness, metrics) = (
-            self.home.clone(),
-            self.readiness.clone(),
-            self.metrics.clone(),
-        );
-        let (intake, deliver) = (self.intake.clone(), self.deliver.clone());
-        let registry = self.registry.clone();
-        let end = after.clone();
-        self.services.spawn(async move {
-            let mut said = false;
-            while tokio::time::timeout(STATE_INTERVAL, end.cancelled())
-                .await
-                .is_err()
-            {
-                tell_state(&home, &readiness, &metrics, &mut said);
-                readiness.set("deliveries", intake.trouble.why());
-                metrics.slow(deliver.courses.slow());
-                readiness.set(STORE, unloaded(&registry));
-                metrics.ready(readiness.reasons().is_empty());
-            }
-        });
-        let (certificates, end) = (self.certificates.clone(), after.clone());
-        self.services
-            .spawn(async move { certificates.keep(end).await });
-        let (home, topology, metrics) = (
-            self.home.clone(),
-            self.topology.clone(),
-            self.metrics.clone(),
-        );
-        let end = after.clone();
-        self.services.spawn(async move {
-            let mut counter = QueueCounter::default();
-            let mut said = String::new();
-            while tokio::time::timeout(QUEUES_INTERVAL, end.cancelled())
-                .await
-                .is_err()
-            {
-                let connection = home.link().borrow().connection().cloned();
-                if let Some(connection) = connection {
-                    let (counts, missing) = counter.count(&connection, &topology).await;
-                    metrics.queues(&counts);
-                    if !missing.is_empty() && connection.status().connected() {
-                        bring_back(&home, &connection, &missing, &mut said).await;
-                    } else {
-                        said.clear();
-                    }
-                }
-            }
-        });
-        let (notices, end) = (self.notices.clone(), after.clone());
-        self.services
-            .spawn(async move { notices.keep_saying(end).await });
-        let (deliver, end) = (self.deliver.clone(), after.clone());
-        self.services
-            .spawn(async move { deliver.amqp.sweep(end).await });
-        if let Some(admin) = self
-            .admin
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-        {
-            let (handles, end) = (self.api(), after.clone());
-            self.services
-                .spawn(async move { admin.serve(handles, end).await });
-        }
-    }
-
     /// What the API reaches of the other parts.
     fn api(&self) -> Handles {
         let (deliver, courses) = (self.deliver.clone(), self.deliver.courses.clone());
+        let all = courses.clone();
         Handles {
             registry: self.registry.clone(),
             replays: self.replays(),
@@ -559,14 +324,21 @@ impl Bridge {
                 Box::pin(async move { deliver.try_out(&subscriber, &delivery).await })
             }),
             status: Box::new(move |id| courses.status(id)),
+            worst: Arc::new(move |most| all.worst(most)),
+            notices: self.notices.clone(),
         }
     }
 
-    /// Reads the subscribers again. A wrong set changes nothing.
+    /// Reads the subscribers and what opens the listener again. What is wrong changes nothing.
     async fn reload(&self) {
         self.systemd.reloading();
         let (directory, rules) = (self.directory.clone(), self.rules.clone());
-        let read = tokio::task::spawn_blocking(move || load_directory(&directory, &rules)).await;
+        let door = self.door.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            door.renew();
+            load_directory(&directory, &rules)
+        });
+        let read = read.await;
         match read {
             // An unmounted volume looks like this, and would turn every event away.
             Ok(Ok(loaded)) if loaded.set.counts() == (0, 0) && self.registry.in_files() > 0 => {
@@ -607,7 +379,7 @@ impl Bridge {
         move || {
             let set = live.load_full();
             let (enabled, disabled) = set.counts();
-            metrics.subscribers(enabled, disabled, |id| set.get(id.as_str()).is_some());
+            metrics.subscribers(enabled, disabled);
             deliver.courses.retain(|id| set.get(id.as_str()).is_some());
             deliver.amqp.retain(|id, uri| {
                 let Some(subscriber) = set.get(id.as_str()) else {
@@ -660,48 +432,5 @@ async fn told_to_reload(asked: &Notify, watch: &mut Watch) {
     tokio::select! {
         () = asked.notified() => {}
         () = watch.changed() => info!("the subscribers' files changed: reading them again"),
-    }
-}
-
-/// Why the store was never loaded, if it was not: nothing is consumed before.
-fn unloaded(registry: &Registry) -> Option<String> {
-    if *registry.loaded().borrow() {
-        return None;
-    }
-    let why = registry.store().and_then(Store::away);
-    let why = why.unwrap_or_else(|| "its subscribers are being read".to_owned());
-    Some(format!(
-        "nothing is consumed before it was loaded once: {why}"
-    ))
-}
-
-/// A wait queue or a dead-letter queue that somebody deleted has no consumer to miss it. Says so
-/// unless it has said the same before.
-async fn bring_back(home: &Home, connection: &Connection, missing: &[&str], said: &mut String) {
-    let line = match home.repair(connection).await {
-        Ok(()) => format!(
-            "queues were missing, and are declared again: {}",
-            missing.join(", ")
-        ),
-        Err(error) => format!("queues are missing: {error}"),
-    };
-    if *said != line {
-        warn!("{line}");
-        *said = line;
-    }
-}
-
-/// `said` is whether the log tells of an alarm that is on.
-fn tell_state(home: &Home, readiness: &Readiness, metrics: &Metrics, said: &mut bool) {
-    let (connected, blocked) = (home.connected(), home.blocked());
-    metrics.broker(connected, blocked, home.reconnects());
-    readiness.set(BROKER, home.down());
-    let alarm =
-        "blocks publishers (a memory or disk alarm): deliveries wait, and go on when it clears";
-    readiness.set("home broker alarm", blocked.then(|| alarm.to_owned()));
-    match (std::mem::replace(said, blocked), blocked) {
-        (false, true) => warn!("the home broker {alarm}"),
-        (true, false) => info!("the home broker blocks publishers no more"),
-        _ => {}
     }
 }

@@ -11,7 +11,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -67,6 +67,7 @@ pub struct Course {
     /// As [`State`] has them, for those who only look.
     slow: AtomicBool,
     delivered: AtomicBool,
+    failures_in_a_row: AtomicU64,
     state: Mutex<State>,
     notices: Arc<Notices>,
 }
@@ -90,7 +91,6 @@ struct State {
     surplus: usize,
     last_success: Option<Timestamp>,
     last_failure: Option<LastFailure>,
-    failures_in_a_row: u64,
 }
 
 /// One attempt may be under way; it is over when this is dropped.
@@ -135,6 +135,7 @@ impl Courses {
             host: place(&subscriber.target).map(|address| self.host(address)),
             slow: AtomicBool::new(false),
             delivered: AtomicBool::new(false),
+            failures_in_a_row: AtomicU64::new(0),
             state: Mutex::new(State {
                 pace: Pace::default(),
                 late: 0,
@@ -143,7 +144,6 @@ impl Courses {
                 surplus: 0,
                 last_success: None,
                 last_failure: None,
-                failures_in_a_row: 0,
             }),
             notices: self.notices.clone(),
         });
@@ -172,7 +172,7 @@ impl Courses {
         match outcome {
             Outcome::Delivered => {
                 state.last_success = Some(now);
-                state.failures_in_a_row = 0;
+                course.failures_in_a_row.store(0, Ordering::Relaxed);
             }
             Outcome::Failed(failure) => {
                 state.last_failure = Some(LastFailure {
@@ -180,7 +180,7 @@ impl Courses {
                     reason: failure.reason,
                     detail: failure.detail.clone(),
                 });
-                state.failures_in_a_row += 1;
+                course.failures_in_a_row.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
@@ -193,7 +193,7 @@ impl Courses {
         Some(Status {
             last_success: state.last_success,
             last_failure: state.last_failure.clone(),
-            failures_in_a_row: state.failures_in_a_row,
+            failures_in_a_row: course.failures_in_a_row.load(Ordering::Relaxed),
             in_flight: (state.allowed + state.surplus).saturating_sub(free),
             slow: course.slow(),
         })
@@ -203,6 +203,18 @@ impl Courses {
     pub fn slow(&self) -> usize {
         let all = lock(&self.all);
         all.values().filter(|(_, course)| course.slow()).count()
+    }
+
+    /// The subscribers with the most failures in a row, the worst first, at most `most` of them.
+    pub fn worst(&self, most: usize) -> Vec<(SubscriberId, u64)> {
+        let failing = |(id, (_, course)): (&SubscriberId, &Known)| {
+            let count = course.failures_in_a_row.load(Ordering::Relaxed);
+            (count > 0).then(|| (id.clone(), count))
+        };
+        let mut worst: Vec<_> = lock(&self.all).iter().filter_map(failing).collect();
+        worst.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        worst.truncate(most);
+        worst
     }
 
     /// Forgets subscribers that are not wanted any more.

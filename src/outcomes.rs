@@ -93,6 +93,6 @@ impl Outcomes {
         let (id, outcome) = (&delivery.subscriber, &attempted.outcome);
         self.courses.ended(id, outcome, Timestamp::now());
         self.metrics
-            .attempt(id, attempted.transport, attempt, outcome, attempted.took);
+            .attempt(attempted.transport, attempt, outcome, attempted.took);
     }
 }

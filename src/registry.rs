@@ -335,12 +335,15 @@ impl Registry {
             };
             if let Err(error) = looked {
                 debug!("the store is looked at later: {error}");
+                let again = async {
+                    if *there.borrow() {
+                        tokio::time::sleep(AGAIN).await;
+                    }
+                    there.wait_for(|there| *there).await.is_ok()
+                };
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    () = tokio::time::sleep(AGAIN) => {}
-                }
-                if there.wait_for(|there| *there).await.is_err() {
-                    return;
+                    there = again => if !there { return },
                 }
                 continue;
             }
@@ -388,28 +391,36 @@ impl Registry {
         Ok(())
     }
 
-    /// Reads what has another version than here, and forgets what is no longer there.
+    /// Reads what has another version than here, and forgets what is no longer there. Page by page:
+    /// both are in the order of the ids, and all versions at once would take megabytes.
     async fn compare(&self, store: &Store) -> Result<(), StoreError> {
         let mut after = String::new();
-        let mut there: HashMap<String, i64> = HashMap::new();
+        let mut differing = Vec::new();
         loop {
             let page = store.versions_after(&after, VERSIONS).await?;
-            let Some((last, _)) = page.last() else { break };
-            after.clone_from(last);
-            there.extend(page);
-        }
-        let mut differing = Vec::new();
-        let set = self.0.live.load_full();
-        for one in set.iter() {
-            let version = there.remove(one.id.as_str());
-            match one.origin {
-                Origin::Store { version: known } if version != Some(known) => {
-                    differing.push(one.id.clone());
+            let last = page.last().map(|(id, _)| id.clone());
+            let mut there: HashMap<String, i64> = page.into_iter().collect();
+            let set = self.0.live.load_full();
+            // Behind the last page, there is none that is here.
+            let is_of_page = |one: &&Arc<Subscriber>| {
+                let last = last.as_deref();
+                last.is_none_or(|last| one.id.as_str() <= last)
+            };
+            for one in set.after(&after).take_while(is_of_page) {
+                let version = there.remove(one.id.as_str());
+                match one.origin {
+                    Origin::Store { version: known } if version != Some(known) => {
+                        differing.push(one.id.clone());
+                    }
+                    Origin::Store { .. } | Origin::File { .. } => {}
                 }
-                Origin::Store { .. } | Origin::File { .. } => {}
+            }
+            differing.extend(there.into_keys().map(SubscriberId::new));
+            match last {
+                Some(last) => after = last,
+                None => break,
             }
         }
-        differing.extend(there.into_keys().map(SubscriberId::new));
         if !differing.is_empty() {
             debug!(subscribers = differing.len(), "changes were missed");
         }

@@ -179,6 +179,14 @@ pub struct AdminSettings {
     pub tokens: Vec<AdminToken>,
 }
 
+impl AdminSettings {
+    /// The tokens as they are now: those in files are read again. The error says, for a person, what
+    /// is wrong.
+    pub fn current_tokens(&self) -> Result<Vec<AdminToken>, String> {
+        tokens::current(&self.tokens)
+    }
+}
+
 /// The listener's certificate.
 #[derive(Debug, Clone)]
 pub struct AdminTls {
@@ -195,6 +203,8 @@ pub struct AdminToken {
     pub name: String,
     /// What stands behind `Bearer`.
     pub value: SecretString,
+    /// The file that it was read from, if any: [`AdminSettings::current_tokens`] reads it again.
+    pub value_file: Option<PathBuf>,
     /// What it allows.
     pub role: Role,
 }

@@ -193,8 +193,9 @@ impl Store {
         self.0.settings.dead_letter_retention
     }
 
+    /// Whether it is there, and takes changes. Only this finds out that it is back.
     async fn look(&self) -> Result<(), StoreError> {
-        self.timed(async { self.opened()?.database.look().await })
+        self.noted(async { self.opened()?.database.look().await })
             .await
     }
 
@@ -203,8 +204,20 @@ impl Store {
         opened.ok_or_else(|| StoreError::Away(self.last().why.clone()))
     }
 
-    /// Gives an operation its time, and notes whether the database was there.
+    /// Makes an operation, unless the store is known to be away: who asks should not wait for what is
+    /// looked for anyway.
     async fn timed<T>(
+        &self,
+        operation: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        match self.away() {
+            Some(why) => Err(StoreError::Away(why)),
+            None => self.noted(operation).await,
+        }
+    }
+
+    /// Gives an operation its time, and notes whether the database was there.
+    async fn noted<T>(
         &self,
         operation: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {

@@ -1,18 +1,20 @@
 //! Subscribers: who they are, which webhooks they want, and where these go. Pure, but for
 //! [`loading`], which reads the subscribers' files. Who gets an event is decided in [`set`].
 
-use std::{collections::BTreeSet, fmt, path::Path, sync::Arc, time::Duration};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use secrecy::SecretString;
 use url::Url;
 
+mod cases;
 pub mod form;
 pub mod loading;
 mod redaction;
 pub mod set;
 pub mod watching;
 
+pub use cases::Cases;
 pub use set::SubscriberSet;
 
 use crate::webhook::WebhookType;
@@ -73,10 +75,10 @@ pub enum Interest {
         /// Who the subscriber is.
         party: String,
         /// Only these cases, if any are given.
-        cases: Option<BTreeSet<String>>,
+        cases: Option<Cases>,
     },
     /// Events of these cases.
-    Cases(BTreeSet<String>),
+    Cases(Cases),
     /// Every event (`scope = "all"`).
     All,
 }

@@ -16,18 +16,7 @@ async fn start(vhost: &Vhost) -> (Setup, Program) {
     let setup = Setup::of(vhost);
     setup.set("store.url", "sqlite://store.db");
     setup.set("store.secret_key_file", "store.key");
-    let token = |name: &str, value: &str, role: &str| {
-        let pairs = [("name", name), ("value", value), ("role", role)];
-        let pairs = pairs.map(|(key, value)| (key.to_owned(), value.into()));
-        toml::Value::from(toml::Table::from_iter(pairs))
-    };
-    let tokens = vec![
-        token("ops", OPERATOR, "operator"),
-        token("desk", VIEWER, "viewer"),
-    ];
-    setup.set("admin.token", tokens);
-    fs::write(setup.path("ops.token"), format!("{OPERATOR}\n")).unwrap();
-    fs::write(setup.path("desk.token"), VIEWER).unwrap();
+    setup.tokens(&[("ops", OPERATOR, "operator"), ("desk", VIEWER, "viewer")]);
     let program = setup.run_ready().await;
     let server = format!("http://{}", program.admin().await);
     setup.set_variable("HOOKBRIDGE_SERVER", &server);

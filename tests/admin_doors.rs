@@ -13,6 +13,7 @@ use crate::support::{
     bridge::Setup,
     broker::Vhost,
     eventually::{SOON, eventually},
+    program,
 };
 
 #[track_caller]
@@ -86,6 +87,97 @@ async fn a_token_opens_what_its_role_may_and_nothing_else() {
         is_problem(&answer, 403, "operators-only");
     }
     bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_is_logged_and_what_they_sent_is_not() {
+    let vhost = Vhost::new("doors");
+    let setup = program::Setup::of(&vhost);
+    setup.tokens(&[("ops", OPERATOR, "operator"), ("desk", VIEWER, "viewer")]);
+    let mut program = setup.run_ready().await;
+    let address = program.admin().await.parse().unwrap();
+    let wrong = Some("zQplanted-wrong");
+    for token in [None, wrong, wrong, wrong, wrong] {
+        let stranger = Api::new(address, token);
+        stranger.get("/v1/subscribers").await.expect(401);
+    }
+    let viewer = Api::new(address, Some(VIEWER));
+    viewer.delete("/v1/subscribers/one").await.expect(403);
+    let said = program.wait_said("by=\"desk\"", SOON).await.text;
+    assert!(said.contains("may read and not change"), "{said}");
+    let said = program.wait_said("carries no token", SOON).await.text;
+    assert!(said.contains("from=127.0.0.1"), "{said}");
+    program
+        .wait_said("none of those in the settings", SOON)
+        .await;
+    program.signal("TERM");
+    assert_eq!(program.wait_exit(SOON).await, Some(0));
+    // Those of the same kind are counted.
+    let log = program.log_text();
+    let of_kind = |line: &&str| line.contains("none of those in the settings");
+    let lines: Vec<_> = log.lines().filter(of_kind).collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    assert!(lines[1].contains("unsaid=2"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_token_or_certificate_is_taken_over_at_a_reload() {
+    let vhost = Vhost::new("doors");
+    let setup = program::Setup::of(&vhost);
+    setup.tokens(&[("ops", OPERATOR, "operator")]);
+    let certificate = || {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(setup.path("admin.crt"), made.cert.pem()).unwrap();
+        let key = made.signing_key.serialize_pem();
+        std::fs::write(setup.path("admin.key"), key).unwrap();
+        made.cert.pem()
+    };
+    let first = certificate();
+    setup.set("admin.certificate_file", "admin.crt");
+    setup.set("admin.key_file", "admin.key");
+    let program = setup.run();
+    let address: std::net::SocketAddr = program.admin().await.parse().unwrap();
+    let api = |certificate: &str, token: &str| {
+        let certificate = reqwest::Certificate::from_pem(certificate.as_bytes()).unwrap();
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .tls_certs_only([certificate])
+            .resolve("localhost", address)
+            .build()
+            .unwrap();
+        Api::with_client(
+            format!("https://localhost:{}", address.port()),
+            token,
+            client,
+        )
+    };
+    api(&first, OPERATOR)
+        .get("/v1/subscribers")
+        .await
+        .expect(200);
+
+    // What is wrong changes nothing.
+    std::fs::write(setup.path("ops.token"), "two words").unwrap();
+    std::fs::write(setup.path("admin.crt"), "nothing").unwrap();
+    program.signal("HUP");
+    program.wait_said("tokens stay as they were", SOON).await;
+    let said = program.wait_said("certificate stays as it was", SOON).await;
+    assert!(said.text.contains("admin.crt"), "{}", said.text);
+    assert_eq!(program.said("two words"), 0);
+    api(&first, OPERATOR)
+        .get("/v1/subscribers")
+        .await
+        .expect(200);
+
+    let second = certificate();
+    std::fs::write(setup.path("ops.token"), "zQplanted-another\n").unwrap();
+    program.signal("HUP");
+    program.wait_said("certificate is read again", SOON).await;
+    for (token, status) in [("zQplanted-another", 200), (OPERATOR, 401)] {
+        let answer = api(&second, token).get("/v1/subscribers").await;
+        answer.expect(status);
+    }
+    program.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,12 +5,13 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::OnceLock,
     time::Duration,
 };
 
 use crate::support::{
     api::{OPERATOR, TOKENS},
-    bridge::Setup,
+    bridge::{Place, Setup, in_both},
     broker::Vhost,
     http::Receiver,
 };
@@ -53,9 +54,14 @@ fn schemathesis() -> Result<PathBuf, String> {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn made_up_requests_are_answered_as_the_description_says() {
-    let program = match tokio::task::spawn_blocking(schemathesis).await.unwrap() {
+in_both! {
+    made_up_requests_are_answered_as_the_description_says,
+}
+
+async fn made_up_requests_are_answered_as_the_description_says(place: Place) {
+    static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let found = tokio::task::spawn_blocking(|| PROGRAM.get_or_init(schemathesis));
+    let program = match found.await.unwrap() {
         Ok(program) => program,
         Err(why) => {
             eprintln!("skipped: schemathesis cannot be had: {why}");
@@ -64,7 +70,8 @@ async fn made_up_requests_are_answered_as_the_description_says() {
     };
     let vhost = Vhost::new("fuzz");
     let receiver = Receiver::start().await;
-    let bridge = Setup::new(&vhost).settings(TOKENS).sqlite().start().await;
+    let setup = Setup::new(&vhost).settings(TOKENS).store_in(place).await;
+    let bridge = setup.start().await;
     let body = serde_json::json!({
         "scope": "all", "events": ["*"], "http": {"url": receiver.url("/")},
     });
@@ -73,6 +80,11 @@ async fn made_up_requests_are_answered_as_the_description_says() {
         .put("/v1/subscribers/one", body)
         .await
         .expect(201);
+    // What is made up is the same in both; the second time is for what the database makes of it.
+    let examples = match place {
+        Place::Sqlite => "25",
+        Place::Postgres => "10",
+    };
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log");
     let mut command = tokio::process::Command::new(program);
@@ -87,7 +99,7 @@ async fn made_up_requests_are_answered_as_the_description_says() {
              response_headers_conformance,response_schema_conformance",
         ])
         .args(["--phases", "examples,coverage,fuzzing,stateful"])
-        .args(["--max-examples", "25", "--generation-deterministic"])
+        .args(["--max-examples", examples, "--generation-deterministic"])
         .args([
             "--rate-limit",
             "150/s",

@@ -69,13 +69,7 @@ async fn start(vhost: &Vhost, receiver: &Receiver) -> (Setup, Program) {
     setup.set("store.url", "sqlite://store.db");
     setup.set("store.secret_key_file", "store.key");
     setup.set("log.level", "trace");
-    let token = toml::Table::from_iter([
-        ("name".to_owned(), "ops".into()),
-        ("value_file".to_owned(), "ops.token".into()),
-        ("role".to_owned(), "operator".into()),
-    ]);
-    fs::write(setup.path("ops.token"), OPERATOR).unwrap();
-    setup.set("admin.token", vec![toml::Value::from(token)]);
+    setup.tokens(&[("ops", OPERATOR, "operator")]);
     receiver.answer_with("/echo", |arrival, _| Answer::Body(500, echo(arrival)));
     let program = setup.run_ready().await;
     let server = format!("http://{}", program.admin().await);

@@ -60,6 +60,11 @@ async fn empty(client: &Client, queue: &str) {
 
 /// Puts what looks like dead letters into the queue `dead`.
 async fn die(client: &Client, ids: std::ops::Range<u32>) {
+    die_with(client, ids, b"{}").await;
+}
+
+/// The same, with this payload.
+pub(crate) async fn die_with(client: &Client, ids: std::ops::Range<u32>, payload: &[u8]) {
     for id in ids {
         let headers = [
             ("webhook-type", "StatusUpdate"),
@@ -89,7 +94,7 @@ async fn die(client: &Client, ids: std::ops::Range<u32>) {
             .with_message_id(id.into())
             .with_headers(table);
         let published = client
-            .publish_with("", "hookbridge.dead", b"{}", properties)
+            .publish_with("", "hookbridge.dead", payload, properties)
             .await;
         assert_eq!(published, Published::Routed);
     }
@@ -306,8 +311,7 @@ async fn a_full_store_loses_nothing() {
     let file = setup.folder().join("store.db");
     let bridge = setup.start().await;
     let store = bridge.store();
-    // No connection but this one is told of its limit, so the file itself is made unwritable: to
-    // the bridge, a disk that takes no more.
+    // What SQLite says on a full disk, for those who cannot mount one: see full_disk.rs.
     wait_kept(&store, 0).await;
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&file);
     let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();

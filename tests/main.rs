@@ -4,6 +4,7 @@
 #![expect(
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stderr,
     clippy::unwrap_used,
     unreachable_pub,
     reason = "the lints know the test functions, not the helpers that they share"
@@ -12,10 +13,12 @@
 mod support;
 
 mod admin_api;
+mod admin_away;
 mod admin_commands;
 mod admin_doors;
 mod admin_fuzz;
 mod admin_secrets;
+mod admin_subscribers;
 mod alarm;
 mod alerts;
 mod archiving;
@@ -29,6 +32,7 @@ mod deleted_exchange;
 mod demo;
 mod deployment;
 mod faults;
+mod full_disk;
 mod harness;
 mod house;
 mod intake_acks;
@@ -37,6 +41,7 @@ mod limits;
 mod outcomes_amqp;
 mod outcomes_http;
 mod payloads;
+mod planted;
 mod poison;
 mod private_node;
 mod publishing;
@@ -50,6 +55,7 @@ mod running;
 mod secrets;
 mod shortage;
 mod store;
+mod store_letters;
 mod stuck_queue;
 mod summed_up;
 mod systemd;

@@ -16,6 +16,7 @@ use crate::support::{
     client::{Client, Message, Published},
     eventually::SOON,
     http::{Arrival, Receiver},
+    planted::BARE,
 };
 
 /// Event, webhook type, and the event's time in seconds.
@@ -137,7 +138,7 @@ impl Line {
         ];
         let mut setup = Setup::new(&vhost);
         for (id, target) in twins {
-            setup = setup.subscriber(id, &format!("{party}\n{target}"));
+            setup = setup.subscriber(id, &format!("{BARE}\n{party}\n{target}"));
         }
         Self {
             bridge: setup.start().await,

@@ -12,19 +12,18 @@ use axum::{
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use super::{
-    auth::{Caller, Tokens},
-    openapi,
-    problem::Problem,
-    rates::Rates,
-};
+use super::{auth::Caller, door::Door, openapi, problem::Problem, rates::Rates, serve::Peer};
 use crate::{
     delivery::{Delivery, Outcome},
     registry::Registry,
     replay::Replays,
     store::Store,
     subscriber::{Subscriber, SubscriberId, loading::Rules},
-    telemetry::status::Status,
+    telemetry::{
+        metrics::Worst,
+        notices::{Notices, Refused},
+        status::Status,
+    },
 };
 
 /// How many test deliveries may be under way.
@@ -49,13 +48,17 @@ pub struct Handles {
     pub attempt: Box<Attempt>,
     /// Asks how a subscriber fares.
     pub status: Box<StatusOf>,
+    /// Asks who fails most.
+    pub worst: Arc<Worst>,
+    /// Hears who is refused.
+    pub notices: Arc<Notices>,
 }
 
 /// What every call shares.
 pub(super) struct Api {
     pub(super) handles: Handles,
     pub(super) tests: Semaphore,
-    tokens: Tokens,
+    door: Arc<Door>,
     rates: Rates,
     /// Changes under way.
     changes: TaskTracker,
@@ -92,10 +95,10 @@ pub(super) fn subscriber_id(text: &str) -> Option<SubscriberId> {
 }
 
 /// `probes` and the API.
-pub(super) fn router(probes: Router, handles: Handles, tokens: Tokens) -> Router {
+pub(super) fn router(probes: Router, handles: Handles, door: Arc<Door>) -> Router {
     let api = Arc::new(Api {
         handles,
-        tokens,
+        door,
         tests: Semaphore::new(TESTS),
         rates: Rates::default(),
         changes: TaskTracker::new(),
@@ -142,17 +145,31 @@ async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) ->
 }
 
 impl Api {
+    /// Who asks, if they may. Who is refused is said.
     fn admit(&self, request: &Request) -> Result<Caller, Problem> {
-        match self.tokens.caller(request.headers()) {
-            Ok(caller) => {
-                self.rates.take(Some(&caller))?;
-                caller.may(request.method())?;
-                Ok(caller)
-            }
+        let caller = match self.door.tokens().caller(request.headers()) {
+            Ok(caller) => caller,
             Err(problem) => {
-                self.rates.take(None)?;
-                Err(problem)
+                let problem = self.rates.take(None).err().unwrap_or(problem);
+                return Err(self.refused(request, None, problem));
             }
+        };
+        let allowed = self.rates.take(Some(&caller));
+        match allowed.and_then(|()| caller.may(request.method())) {
+            Ok(()) => Ok(caller),
+            Err(problem) => Err(self.refused(request, Some(caller), problem)),
         }
+    }
+
+    /// Has it said who is refused, and nothing of what they sent.
+    fn refused(&self, request: &Request, caller: Option<Caller>, problem: Problem) -> Problem {
+        let peer = request.extensions().get::<Peer>();
+        self.handles.notices.refused(Refused {
+            from: peer.map(|peer| peer.0),
+            by: caller.map(|caller| caller.name),
+            status: problem.status(),
+            why: problem.detail().to_owned(),
+        });
+        problem
     }
 }

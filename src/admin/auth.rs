@@ -118,6 +118,7 @@ mod tests {
         let token = |name: &str, role| AdminToken {
             name: name.to_owned(),
             value: format!("{name}-value").into(),
+            value_file: None,
             role,
         };
         Tokens::new(&[token("ops", Role::Operator), token("desk", Role::Viewer)])

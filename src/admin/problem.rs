@@ -67,6 +67,16 @@ impl Problem {
         }
     }
 
+    /// The status of the answer.
+    pub(super) fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// What is wrong.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// The request cannot be understood: its address, or a header of it.
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
         let status = StatusCode::BAD_REQUEST;

@@ -1,9 +1,20 @@
 //! The listener: accepts, speaks TLS if it has a certificate, and serves HTTP/1.1. Every step has a
 //! deadline and every number a bound, since anybody who reaches it may open connections.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::Router;
+use hyper::{
+    Request,
+    body::Incoming,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -23,6 +34,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
+use super::door::Door;
 use crate::settings::AdminTls;
 
 /// How many connections there may be at once; more wait to be accepted.
@@ -34,6 +46,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long a stop waits for answers under way.
 const GRACE: Duration = Duration::from_secs(3);
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
 
 /// What is wrong with the certificate.
 #[derive(Debug, Error)]
@@ -60,7 +76,7 @@ pub enum TlsError {
 }
 
 /// Reads the certificate and its key.
-pub(super) fn acceptor(tls: &AdminTls) -> Result<TlsAcceptor, TlsError> {
+pub(super) fn tls(tls: &AdminTls) -> Result<Arc<ServerConfig>, TlsError> {
     let wrong_certificate = |why: String| TlsError::Certificate {
         file: tls.certificate_file.clone(),
         why,
@@ -81,13 +97,13 @@ pub(super) fn acceptor(tls: &AdminTls) -> Result<TlsAcceptor, TlsError> {
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
         .map_err(|error| TlsError::Pair(error.to_string()))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(Arc::new(config))
 }
 
 /// Serves until `stop`, and then what is under way.
 pub(super) async fn serve(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    door: &Door,
     router: Router,
     stop: CancellationToken,
 ) {
@@ -103,8 +119,8 @@ pub(super) async fn serve(
             () = stop.cancelled() => break,
             accepted = accepted => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let accepted = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 debug!("cannot accept a connection to the admin listener: {error}");
                 if !is_of_one_connection(&error) {
@@ -113,9 +129,9 @@ pub(super) async fn serve(
                 continue;
             }
         };
-        let (router, tls, stop) = (router.clone(), tls.clone(), stop.clone());
+        let (router, tls, stop) = (router.clone(), door.tls(), stop.clone());
         connections.spawn(async move {
-            if let Err(error) = connection(stream, tls, router, stop).await {
+            if let Err(error) = connection(accepted, tls, router, stop).await {
                 debug!("a connection to the admin listener ended: {error}");
             }
             drop(place);
@@ -137,27 +153,38 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 async fn connection(
-    stream: TcpStream,
+    (stream, from): (TcpStream, SocketAddr),
     tls: Option<TlsAcceptor>,
     router: Router,
     stop: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
+    let peer = Peer(from.ip());
     let Some(tls) = tls else {
-        return Ok(requests(stream, router, stop).await?);
+        return Ok(requests(stream, peer, router, stop).await?);
     };
     let stream = timeout(PATIENCE, tls.accept(stream)).await??;
-    Ok(requests(stream, router, stop).await?)
+    Ok(requests(stream, peer, router, stop).await?)
 }
 
-async fn requests<S>(stream: S, router: Router, stop: CancellationToken) -> hyper::Result<()>
+async fn requests<S>(
+    stream: S,
+    peer: Peer,
+    router: Router,
+    stop: CancellationToken,
+) -> hyper::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        router.call(request)
+    });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut served = std::pin::pin!(served);
     tokio::select! {
         ended = served.as_mut() => return ended,

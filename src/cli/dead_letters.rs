@@ -1,16 +1,11 @@
 //! `hookbridge dead-letters`: what failed for good, seen, replayed and removed over a running
 //! bridge's API.
 
-use std::{
-    io::{self, IsTerminal, Write},
-    time::Duration,
-};
+use std::io::Write;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use comfy_table::{Table, presets};
-use jiff::Timestamp;
-use serde_json::{Map, Value, json};
-use tokio::time::Instant;
+use serde_json::Value;
 
 use super::{
     client::{Client, ServerArgs},
@@ -18,9 +13,11 @@ use super::{
     words::{self, say},
 };
 
-/// How often a replay is asked how far it is, and how often that is said where no terminal is.
-const ASK: Duration = Duration::from_millis(500);
-const SAY: Duration = Duration::from_secs(10);
+mod filter;
+mod replays;
+
+use filter::FilterArgs;
+use replays::{standing, watch};
 
 /// What `hookbridge dead-letters` is asked for.
 #[derive(Debug, clap::Args)]
@@ -90,79 +87,6 @@ enum Command {
     },
 }
 
-/// Which dead letters: those for which everything given holds.
-#[derive(Debug, clap::Args)]
-struct FilterArgs {
-    /// Only this one; may be given several times
-    #[arg(long, value_name = "ID")]
-    id: Vec<i64>,
-    /// Only those from this queue: dead, rejected or lost
-    #[arg(long)]
-    kind: Option<String>,
-    /// Only those for this subscriber
-    #[arg(long, value_name = "ID")]
-    subscriber: Option<String>,
-    /// Only those of this webhook type
-    #[arg(long = "type", value_name = "TYPE")]
-    webhook: Option<String>,
-    /// Only those that failed for this reason
-    #[arg(long)]
-    reason: Option<String>,
-    /// Failed then or later: a time such as 2026-01-22T11:29:38Z, or how long ago, such as 2h
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    since: Option<Timestamp>,
-    /// Failed before then: a time, or how long ago
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    until: Option<Timestamp>,
-}
-
-/// A time, or the time so long ago.
-fn time(text: &str) -> Result<Timestamp, String> {
-    if let Ok(time) = text.parse() {
-        return Ok(time);
-    }
-    let ago = humantime::parse_duration(text)
-        .map_err(|_| "write a time such as 2026-01-22T11:29:38Z, or how long ago, such as 2h")?;
-    Timestamp::now()
-        .checked_sub(ago)
-        .map_err(|_| "that is too long ago".to_owned())
-}
-
-impl FilterArgs {
-    fn words(&self) -> [(&'static str, Option<String>); 6] {
-        [
-            ("kind", self.kind.clone()),
-            ("subscriber", self.subscriber.clone()),
-            ("type", self.webhook.clone()),
-            ("reason", self.reason.clone()),
-            ("since", self.since.map(|time| time.to_string())),
-            ("until", self.until.map(|time| time.to_string())),
-        ]
-    }
-
-    fn is_empty(&self) -> bool {
-        self.id.is_empty() && self.words().iter().all(|(_, value)| value.is_none())
-    }
-
-    /// As parameters of an address.
-    fn query(&self) -> Vec<(&'static str, Option<String>)> {
-        let ids = self.id.iter().map(|id| ("id", Some(id.to_string())));
-        self.words().into_iter().chain(ids).collect()
-    }
-
-    /// As a body.
-    fn body(&self) -> Map<String, Value> {
-        let mut body = Map::new();
-        for (name, value) in self.words() {
-            body.extend(value.map(|value| (name.to_owned(), value.into())));
-        }
-        if !self.id.is_empty() {
-            body.insert("ids".to_owned(), json!(self.id));
-        }
-        body
-    }
-}
-
 /// Does what is asked, and prints it to `out`, and progress to `err`. Returns whether it failed: a
 /// replay that was stopped.
 pub fn run(
@@ -208,7 +132,7 @@ async fn perform(
             let path = ["v1", "dead-letters", "replay"];
             let begun = client.post(&path, Some(&body.into())).await?;
             if *dry_run {
-                count(&begun, json, out)?;
+                replays::count(&begun, json, out)?;
             } else if *detach {
                 let id = words::text(&begun["id"]);
                 let line = format!("replay {id} of {} has begun", words::text(&begun["total"]));
@@ -220,7 +144,7 @@ async fn perform(
         Command::Replays {
             watch: None,
             stop: None,
-        } => replays(client, json, out).await?,
+        } => replays::list(client, json, out).await?,
         Command::Replays {
             watch: Some(id), ..
         } => {
@@ -336,130 +260,6 @@ fn show(letter: &Value, json: bool, out: &mut impl Write) -> anyhow::Result<()> 
         (Some(payload), _) => writeln!(out, "\n{payload}")?,
         (None, Some(payload)) => writeln!(out, "\nin base64: {payload}")?,
         (None, None) => {}
-    }
-    Ok(())
-}
-
-fn count(count: &Value, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
-    let total = count["total"].as_u64().unwrap_or(0);
-    let line = format!(
-        "{} would be replayed{}",
-        total.saturating_sub(skipped(count)),
-        why_skipped(count)
-    );
-    say(out, json, count, &line)
-}
-
-fn skipped(replay: &Value) -> u64 {
-    let skipped = &replay["skipped"];
-    let counts = ["gone", "disabled", "unusable"];
-    counts.iter().filter_map(|why| skipped[*why].as_u64()).sum()
-}
-
-/// `, 3 are not: 2 subscriber removed, 1 subscriber disabled`
-fn why_skipped(replay: &Value) -> String {
-    let whys = [
-        ("gone", "subscriber removed"),
-        ("disabled", "subscriber disabled"),
-        ("unusable", "unusable"),
-    ];
-    let parts: Vec<String> = whys
-        .iter()
-        .filter_map(|(why, words)| {
-            let count = replay["skipped"][*why]
-                .as_u64()
-                .filter(|count| *count > 0)?;
-            Some(format!("{count} {words}"))
-        })
-        .collect();
-    if parts.is_empty() {
-        return String::new();
-    }
-    format!(", {} not: {}", skipped(replay), parts.join(", "))
-}
-
-/// Waits for the end of a replay, and says how far it is. Returns whether it did not come to it.
-async fn watch(
-    client: &Client,
-    mut replay: Value,
-    json: bool,
-    out: &mut impl Write,
-    err: &mut impl Write,
-) -> anyhow::Result<bool> {
-    let id = words::text(&replay["id"]);
-    let on_terminal = io::stderr().is_terminal();
-    let mut said = None::<Instant>;
-    while replay["state"] == "running" {
-        if json {
-            writeln!(out, "{replay}")?;
-            out.flush()?;
-        } else if on_terminal {
-            write!(err, "\r\x1b[K{}", standing(&replay))?;
-            err.flush()?;
-        } else if said.is_none_or(|said| said.elapsed() >= SAY) {
-            writeln!(err, "{}", standing(&replay))?;
-            said = Some(Instant::now());
-        }
-        tokio::select! {
-            () = tokio::time::sleep(ASK) => {}
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted.context("cannot listen for signals")?;
-                bail!(
-                    "replay {id} goes on in the bridge: hookbridge dead-letters replays --watch {id}, or --stop {id}"
-                );
-            }
-        }
-        replay = client.get(&["v1", "replays", &id], &[]).await?;
-    }
-    if on_terminal && !json {
-        write!(err, "\r\x1b[K")?;
-    }
-    say(out, json, &replay, &standing(&replay))?;
-    Ok(replay["state"] != "done")
-}
-
-/// How a replay stands, in one line.
-fn standing(replay: &Value) -> String {
-    let trouble = match replay["trouble"].as_str() {
-        Some(trouble) => format!("; it does not go on: {trouble}"),
-        None => String::new(),
-    };
-    format!(
-        "replay {} {}: {} of {} replayed{}{trouble}",
-        words::text(&replay["id"]),
-        words::text(&replay["state"]),
-        words::text(&replay["replayed"]),
-        words::text(&replay["total"]),
-        why_skipped(replay)
-    )
-}
-
-async fn replays(client: &Client, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header([
-        "ID", "STATE", "BEGAN AT", "BY", "TOTAL", "REPLAYED", "SKIPPED", "FILTER",
-    ]);
-    let mut pages = words::Pages::new(&["v1", "replays"], &[], None);
-    while let Some(items) = pages.next(client).await? {
-        for item in &items {
-            if json {
-                writeln!(out, "{item}")?;
-                continue;
-            }
-            table.add_row([
-                words::text(&item["id"]),
-                words::text(&item["state"]),
-                words::text(&item["began_at"]),
-                words::text(&item["by"]),
-                words::text(&item["total"]),
-                words::text(&item["replayed"]),
-                skipped(item).to_string(),
-                words::text(&item["filter"]),
-            ]);
-        }
-    }
-    if !json {
-        writeln!(out, "{}", table.trim_fmt())?;
     }
     Ok(())
 }

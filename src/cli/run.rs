@@ -71,7 +71,7 @@ impl Signals {
         loop {
             tokio::select! {
                 _ = self.hangup.recv() => {
-                    info!("SIGHUP: reading the subscribers again");
+                    info!("SIGHUP: reading the subscribers, tokens and certificate again");
                     handle.reload();
                     continue;
                 }

@@ -130,8 +130,11 @@ fn who_is_well_has_shown_it() {
     }
     let status = courses.status(&id).unwrap();
     assert_eq!(status.failures_in_a_row, 2);
+    assert_eq!(courses.worst(50), [(id.clone(), 2)]);
+    assert_eq!(courses.worst(0), []);
     assert_eq!(status.last_success, None);
     courses.ended(&id, &Outcome::Delivered, Timestamp::now());
     assert!(course.well());
     assert_eq!(courses.status(&id).unwrap().failures_in_a_row, 0);
+    assert_eq!(courses.worst(50), []);
 }

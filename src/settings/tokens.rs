@@ -1,5 +1,7 @@
 //! `[[admin.token]]`: who may use the admin API, and for what.
 
+use std::path::PathBuf;
+
 use config::ValueKind;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -21,9 +23,7 @@ pub(super) fn tokens(values: &mut Values<'_>) -> Vec<AdminToken> {
         let Some(token) = token(values, &row) else {
             continue;
         };
-        let same = |other: &AdminToken| {
-            other.value.expose_secret() == token.value.expose_secret() || other.name == token.name
-        };
+        let same = |other: &AdminToken| is_same(other, &token) || other.name == token.name;
         if let Some(other) = tokens.iter().find(|other| same(other)) {
             let (field, what) = if other.name == token.name {
                 ("name", format!("is \"{}\" a second time", token.name))
@@ -38,6 +38,39 @@ pub(super) fn tokens(values: &mut Values<'_>) -> Vec<AdminToken> {
         tokens.push(token);
     }
     tokens
+}
+
+/// These tokens with the values that their files have now.
+pub(super) fn current(tokens: &[AdminToken]) -> Result<Vec<AdminToken>, String> {
+    let mut now: Vec<AdminToken> = Vec::with_capacity(tokens.len());
+    for token in tokens {
+        let value = match &token.value_file {
+            None => token.value.clone(),
+            Some(path) => checks::checked_secret_in(path, bearer).map_err(|wrong| {
+                let Wrong { what, remedy } = wrong;
+                format!(
+                    "`value_file` of the token \"{}\" {what}. {remedy}",
+                    token.name
+                )
+            })?,
+        };
+        let token = AdminToken {
+            value,
+            ..token.clone()
+        };
+        if let Some(other) = now.iter().find(|other| is_same(other, &token)) {
+            return Err(format!(
+                "the token \"{}\" is the same as that of \"{}\". Give each a value of its own",
+                token.name, other.name
+            ));
+        }
+        now.push(token);
+    }
+    Ok(now)
+}
+
+fn is_same(one: &AdminToken, other: &AdminToken) -> bool {
+    one.value.expose_secret() == other.value.expose_secret()
 }
 
 fn token(values: &mut Values<'_>, row: &Row) -> Option<AdminToken> {
@@ -66,16 +99,17 @@ fn token(values: &mut Values<'_>, row: &Row) -> Option<AdminToken> {
         "viewer" => Ok(Role::Viewer),
         _ => Err(Wrong::new(format!("holds \"{text}\""), remedy)),
     });
-    let value = value(values, row);
+    let (value, value_file) = value(values, row).unzip();
     Some(AdminToken {
         name: name?,
         value: value?,
+        value_file: value_file?,
         role: role?,
     })
 }
 
-/// `value` or the content of the file that `value_file` names.
-fn value(values: &mut Values<'_>, row: &Row) -> Option<SecretString> {
+/// `value` or the content of the file that `value_file` names, and that file.
+fn value(values: &mut Values<'_>, row: &Row) -> Option<(SecretString, Option<PathBuf>)> {
     match (row.get("value"), row.get("value_file")) {
         (Some(_), Some(_)) => {
             let wrong = Wrong::new("is given beside `value`", "Keep one of the two");
@@ -85,7 +119,9 @@ fn value(values: &mut Values<'_>, row: &Row) -> Option<SecretString> {
         (None, Some(_)) => {
             let directory = values.directory();
             required(values, row, "value_file", "", |path| {
-                checks::checked_secret_in(&directory.join(path), bearer)
+                let path = directory.join(path);
+                let value = checks::checked_secret_in(&path, bearer)?;
+                Ok((value, Some(path)))
             })
         }
         _ => required(
@@ -93,7 +129,7 @@ fn value(values: &mut Values<'_>, row: &Row) -> Option<SecretString> {
             row,
             "value",
             "Write the token, or name a file in `value_file`",
-            |text| bearer(text).map(|()| SecretString::from(text)),
+            |text| bearer(text).map(|()| (SecretString::from(text), None)),
         ),
     }
 }

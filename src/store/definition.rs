@@ -1,7 +1,7 @@
 //! A subscriber as it stands in the store: what may be read in one JSON text, every secret by itself,
 //! encrypted, in another.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -15,8 +15,8 @@ use super::{
 use crate::{
     settings::checks,
     subscriber::{
-        AmqpTarget, Destination, HttpTarget, Interest, Origin, OutsideBroker, RoutingKeyTemplate,
-        Subscriber, SubscriberId, Target, WebhookTypes, loading::Rules,
+        AmqpTarget, Cases, Destination, HttpTarget, Interest, Origin, OutsideBroker,
+        RoutingKeyTemplate, Subscriber, SubscriberId, Target, WebhookTypes, loading::Rules,
     },
     webhook::WebhookType,
 };
@@ -31,7 +31,7 @@ struct Definition {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     party: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    cases: Option<BTreeSet<String>>,
+    cases: Option<Cases>,
     /// `*` alone for all, those of later versions, too.
     events: Vec<String>,
     /// Absent where `delivery.timeout` is to be followed.

@@ -108,7 +108,7 @@ pub fn shown(subscriber: &Subscriber) -> Shown {
         id: subscriber.id.to_string(),
         enabled: subscriber.enabled,
         party,
-        cases: cases.map(|cases| cases.into_iter().collect()),
+        cases: cases.map(|cases| cases.iter().map(str::to_owned).collect()),
         scope,
         events: events(subscriber),
         signing_secret: vec![Set { set: true }; subscriber.signing_secrets.len()],

@@ -3,7 +3,7 @@
 //! mistake in every file.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
@@ -13,7 +13,9 @@ use toml::de::{DeTable, DeValue};
 
 use crate::settings::{Mistake, Mistakes, Place, Settings, document::Document};
 
-use super::{Interest, Origin, Subscriber, SubscriberId, SubscriberSet, Target, watching::Look};
+use super::{
+    Cases, Interest, Origin, Subscriber, SubscriberId, SubscriberSet, Target, watching::Look,
+};
 
 mod entry;
 pub mod request;
@@ -291,7 +293,7 @@ fn place(origin: &Origin) -> Place {
     }
 }
 
-fn cases(subscriber: &Subscriber) -> Option<&BTreeSet<String>> {
+fn cases(subscriber: &Subscriber) -> Option<&Cases> {
     match &subscriber.interest {
         Interest::Party { cases, .. } => cases.as_ref(),
         Interest::Cases(cases) => Some(cases),

@@ -24,16 +24,22 @@ pub enum LogError {
     Running,
 }
 
-/// Starts logging.
-pub fn start(settings: &LogSettings) -> Result<(), LogError> {
-    let level = |error| LogError::Level {
-        level: settings.level.clone(),
+/// Which lines are written at this level, which may name parts: `info,hookbridge=debug`.
+pub fn filter(level: &str) -> Result<EnvFilter, LogError> {
+    let wrong = |error| LogError::Level {
+        level: level.to_owned(),
         error,
     };
-    let mut filter = EnvFilter::try_new(&settings.level).map_err(level)?;
+    let mut filter = EnvFilter::try_new(level).map_err(wrong)?;
     for directive in QUIET {
-        filter = filter.add_directive(directive.parse().map_err(level)?);
+        filter = filter.add_directive(directive.parse().map_err(wrong)?);
     }
+    Ok(filter)
+}
+
+/// Starts logging.
+pub fn start(settings: &LogSettings) -> Result<(), LogError> {
+    let filter = filter(&settings.level)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

@@ -1,11 +1,7 @@
 //! Every metric: its name, unit, labels and help. No label takes a value that an outsider chooses,
 //! but for the ids of the fifty subscribers that fail most.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 use prometheus::process_collector::ProcessCollector;
@@ -15,7 +11,7 @@ use prometheus::{
 };
 
 use crate::{
-    delivery::{Attempt, Outcome, Reason},
+    delivery::{Attempt, Outcome},
     subscriber::{SubscriberId, Target},
     webhook::{EventType, WebhookType},
 };
@@ -32,6 +28,10 @@ const BUCKETS: [f64; 15] = [
 ];
 /// How many subscribers `hookbridge_subscriber_failures_in_a_row` names.
 const WORST: usize = 50;
+
+/// Tells which subscribers have the most failures in a row, the worst first and at most so many, and
+/// how many each has.
+pub type Worst = dyn Fn(usize) -> Vec<(SubscriberId, u64)> + Send + Sync;
 
 /// What became of a domain event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +99,6 @@ pub struct Metrics {
     pub store: StoreMetrics,
     /// What is told of certificates.
     pub certificates: CertificateMetrics,
-    failing: Mutex<HashMap<SubscriberId, u64>>,
 }
 
 impl Metrics {
@@ -192,7 +191,6 @@ impl Metrics {
             )?,
             store: StoreMetrics::new(&registry)?,
             certificates: CertificateMetrics::new(&registry)?,
-            failing: Mutex::default(),
             registry: registry.clone(),
         };
         metrics.touch();
@@ -256,7 +254,6 @@ impl Metrics {
     /// An attempt ended. `took` is absent where none was made: the subscriber is gone or disabled.
     pub fn attempt(
         &self,
-        subscriber: &SubscriberId,
         transport: Transport,
         attempt: Attempt,
         outcome: &Outcome,
@@ -274,18 +271,6 @@ impl Metrics {
             self.attempt_duration
                 .with_label_values(&[transport.as_str()])
                 .observe(took.as_secs_f64());
-        }
-        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        match outcome {
-            Outcome::Delivered => {
-                if !failing.is_empty() {
-                    failing.remove(subscriber);
-                }
-            }
-            Outcome::Failed(failure) if failure.reason == Reason::SubscriberRemoved => {
-                failing.remove(subscriber);
-            }
-            Outcome::Failed(_) => *failing.entry(subscriber.clone()).or_default() += 1,
         }
     }
 
@@ -314,21 +299,12 @@ impl Metrics {
         }
     }
 
-    /// How many subscribers there are; forgets the failures of those that `known` does not know.
-    pub fn subscribers(
-        &self,
-        enabled: usize,
-        disabled: usize,
-        known: impl Fn(&SubscriberId) -> bool,
-    ) {
+    /// How many subscribers there are.
+    pub fn subscribers(&self, enabled: usize, disabled: usize) {
         for (state, count) in [("enabled", enabled), ("disabled", disabled)] {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.subscribers.with_label_values(&[state]).set(count);
         }
-        self.failing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|id, _| known(id));
     }
 
     /// How many subscribers are slow.
@@ -349,9 +325,9 @@ impl Metrics {
             .inc_by(reconnects.saturating_sub(self.broker_reconnects.get()));
     }
 
-    /// Everything in Prometheus' text format.
-    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
-        self.name_the_worst();
+    /// Everything in Prometheus' text format; `worst` is asked who fails most.
+    pub fn render(&self, worst: &Worst) -> Result<Vec<u8>, prometheus::Error> {
+        self.name_the_worst(worst(WORST));
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let tasks = runtime.metrics().num_alive_tasks();
             self.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
@@ -361,17 +337,9 @@ impl Metrics {
         Ok(text)
     }
 
-    fn name_the_worst(&self) {
-        let mut worst: Vec<(u64, SubscriberId)> = {
-            let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-            failing
-                .iter()
-                .map(|(id, count)| (*count, id.clone()))
-                .collect()
-        };
-        worst.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    fn name_the_worst(&self, worst: Vec<(SubscriberId, u64)>) {
         self.failures_in_a_row.reset();
-        for (count, id) in worst.into_iter().take(WORST) {
+        for (id, count) in worst {
             #[expect(
                 clippy::cast_precision_loss,
                 reason = "a gauge is a float; no count gets near 2^52"

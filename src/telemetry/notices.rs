@@ -1,7 +1,7 @@
 //! What the log says about single messages and connections, each kind of line summed up: a fault
 //! that lasts makes a handful of lines, not one for each message.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -28,6 +28,20 @@ pub struct Notices {
     malformed: Summary<Malformed, (Malformed, String)>,
     unconsumed: Summary<(), (String, String)>,
     paces: Summary<bool, (SubscriberId, bool)>,
+    refusals: Summary<(Option<IpAddr>, Option<String>, String), Refused>,
+}
+
+/// A request to the API that was refused.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// Where it came from.
+    pub from: Option<IpAddr>,
+    /// The name of its token, if that is a right one.
+    pub by: Option<String>,
+    /// The status of the answer.
+    pub status: u16,
+    /// Why it was refused: nothing of what it said.
+    pub why: String,
 }
 
 /// What a failed attempt leads to.
@@ -63,6 +77,7 @@ impl Default for Notices {
             malformed: Summary::new(say_malformed),
             unconsumed: Summary::new(say_unconsumed),
             paces: Summary::new(say_pace),
+            refusals: Summary::new(say_refused),
         }
     }
 }
@@ -119,6 +134,12 @@ impl Notices {
         self.paces.note(slow, (subscriber.clone(), slow));
     }
 
+    /// A request to the API is refused.
+    pub fn refused(&self, refused: Refused) {
+        let kind = (refused.from, refused.by.clone(), refused.why.clone());
+        self.refusals.note(kind, refused);
+    }
+
     /// Says counts whose time has come, until `stop`.
     pub async fn keep_saying(&self, stop: CancellationToken) {
         while tokio::time::timeout(SWEEP, stop.cancelled()).await.is_err() {
@@ -128,6 +149,7 @@ impl Notices {
             self.malformed.sweep();
             self.unconsumed.sweep();
             self.paces.sweep();
+            self.refusals.sweep();
         }
     }
 
@@ -139,6 +161,7 @@ impl Notices {
         self.malformed.flush();
         self.unconsumed.flush();
         self.paces.flush();
+        self.refusals.flush();
     }
 }
 
@@ -202,4 +225,15 @@ fn say_pace((subscriber, slow): &(SubscriberId, bool), unsaid: u64) {
             unsaid, "is quick again: its deliveries go the usual way"
         );
     }
+}
+
+fn say_refused(refused: &Refused, unsaid: u64) {
+    warn!(
+        from = refused.from.map(tracing::field::display),
+        by = refused.by,
+        status = refused.status,
+        unsaid,
+        "a request to the API is refused: {}",
+        refused.why
+    );
 }

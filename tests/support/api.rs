@@ -9,19 +9,21 @@ use std::{
 
 use serde_json::{Value, json};
 
+use super::planted;
+
 /// The tokens of [`TOKENS`].
-pub const OPERATOR: &str = "operators-token";
-pub const VIEWER: &str = "viewers-token";
+pub const OPERATOR: &str = "operators-token-zQplanted";
+pub const VIEWER: &str = "viewers-token-zQplanted";
 
 /// Settings with a token for each role.
 pub const TOKENS: &str = r#"
 [[admin.token]]
 name = "ops"
-value = "operators-token"
+value = "operators-token-zQplanted"
 role = "operator"
 [[admin.token]]
 name = "desk"
-value = "viewers-token"
+value = "viewers-token-zQplanted"
 role = "viewer"
 "#;
 
@@ -159,6 +161,8 @@ impl Api {
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.text().await.unwrap();
+        planted::shows_nothing("an answer", &text);
+        planted::shows_nothing("an answer's head", &format!("{headers:?}"));
         let body = match text.as_str() {
             "" => Value::Null,
             text => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),

@@ -9,7 +9,7 @@ use hookbridge::{
     registry::Registry,
     replay::Replays,
     settings,
-    store::Store,
+    store::{Store, filter::Filter},
     subscriber::loading::{Rules, load_directory},
 };
 use lapin::{
@@ -29,6 +29,7 @@ use super::{
     broker::{Vhost, unique},
     client::{Client, Message, Published},
     eventually::eventually,
+    planted, postgres,
 };
 
 /// The exchange that domain events are published to.
@@ -52,6 +53,34 @@ url = ""
 [admin]
 listen = "127.0.0.1:0"
 "#;
+
+/// Where a store is.
+#[derive(Debug, Clone, Copy)]
+pub enum Place {
+    Sqlite,
+    Postgres,
+}
+
+/// Has each of these run with a store in SQLite, and with one in PostgreSQL.
+macro_rules! in_both {
+    ($($name:ident),+ $(,)?) => {
+        mod sqlite {
+            use $crate::support::bridge::Place;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(Place::Sqlite).await;
+            })+
+        }
+        mod postgres {
+            use $crate::support::bridge::Place;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(Place::Postgres).await;
+            })+
+        }
+    };
+}
+pub(crate) use in_both;
 
 /// What a bridge is started with.
 pub struct Setup {
@@ -99,13 +128,25 @@ impl Setup {
 
     /// Gives the bridge a store of its own in SQLite.
     pub fn sqlite(self) -> Self {
-        self.settings("[store]\nurl = \"sqlite://store.db\"\nsecret_key_file = \"store.key\"")
+        self.store("sqlite://store.db")
     }
 
     /// Gives the bridge a store in PostgreSQL, whose key is the same for all bridges.
     pub fn postgres(self, url: &str) -> Self {
+        self.store(url)
+    }
+
+    /// Gives the bridge a store of its own, there.
+    pub async fn store_in(self, place: Place) -> Self {
+        match place {
+            Place::Sqlite => self.sqlite(),
+            Place::Postgres => self.postgres(&postgres::server().database().await),
+        }
+    }
+
+    fn store(self, url: &str) -> Self {
         let key = self.folder.path().join("store.key");
-        std::fs::write(key, "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n").unwrap();
+        std::fs::write(key, planted::STORE_KEY).unwrap();
         self.settings(&format!(
             "[store]\nurl = \"{url}\"\nsecret_key_file = \"store.key\""
         ))
@@ -137,6 +178,7 @@ impl Setup {
         let rules = Rules::from(&settings);
         let loaded = load_directory(&settings.subscribers.directory, &rules)
             .unwrap_or_else(|error| panic!("{error}"));
+        planted::watch_log();
         // A runtime of its own, which can be taken away like the process of a bridge.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -326,8 +368,15 @@ impl RunningBridge {
         }
     }
 
-    /// Stops the bridge, which must end in time and without an error.
+    /// Stops the bridge, which must end in time and without an error, and have shown no secret.
     pub async fn stop(mut self) {
+        planted::shows_nothing("/metrics", &self.ask("/metrics").await.1);
+        planted::shows_nothing("/readyz", &self.ask("/readyz").await.1);
+        if let Some(store) = self.registry.store()
+            && let Ok(page) = store.dead_letters(&Filter::default(), None, 1_000).await
+        {
+            planted::shows_nothing("a dead letter", &format!("{page:?}"));
+        }
         self.handle.stop();
         let ended = timeout(STOP, &mut self.running).await;
         self.stopped = true;
@@ -335,6 +384,10 @@ impl RunningBridge {
             .expect("the bridge stops in time")
             .expect("no panic")
             .expect("a clean end");
+        planted::log_shows_nothing();
+        for file in ["store.db", "store.db-wal"] {
+            planted::holds_nothing(&self.folder.path().join(file));
+        }
     }
 
     /// Takes the bridge away as a crash would: nothing is finished, nothing is settled.
@@ -399,7 +452,8 @@ impl Samples {
 
 fn write_subscriber(folder: &Path, id: &str, text: &str) {
     let file = folder.join("subscribers").join(format!("{id}.toml"));
-    std::fs::write(file, format!("id = \"{id}\"\n{text}")).unwrap();
+    let text = planted::in_subscriber(&format!("id = \"{id}\"\n{text}"));
+    std::fs::write(file, text).unwrap();
 }
 
 /// Lays one table over another, value by value.

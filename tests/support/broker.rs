@@ -8,7 +8,7 @@ use std::sync::{
 use hookbridge::cli::demo::node::{NodeOptions, Plugin, PrivateNode};
 use serde_json::{Value, json};
 
-use super::{client::Client, management};
+use super::{client::Client, management, planted};
 
 /// The shared node, started by the first test that asks for it. Nothing here stops it: it goes
 /// with the process. Tests that kill or restart a broker start one of their own.
@@ -53,7 +53,7 @@ impl Vhost {
 
     /// The address of the virtual host for another user made by [`Self::add_user`].
     pub fn uri_as(&self, user: &str) -> String {
-        node().amqp_uri_as(user, user, &self.name)
+        node().amqp_uri_as(user, &planted::password(user), &self.name)
     }
 
     /// The port of the node, for a proxy in front of it.
@@ -62,10 +62,10 @@ impl Vhost {
         self.uri().replace(&own, &format!("127.0.0.1:{port}"))
     }
 
-    /// Makes a user, whose password is its name, or gives it other permissions here: what it may
+    /// Makes a user, or gives it other permissions here: what it may
     /// configure, write and read, as regular expressions.
     pub fn add_user(&self, user: &str, [configure, write, read]: [&str; 3]) {
-        let body = json!({"password": user, "tags": ""});
+        let body = json!({"password": planted::password(user), "tags": ""});
         management::must("PUT", &format!("users/{user}"), &body);
         let body = json!({"configure": configure, "write": write, "read": read});
         management::must("PUT", &format!("permissions/{}/{user}", self.name), &body);
@@ -92,6 +92,16 @@ impl Vhost {
         assert!(closed, "the connections of {user} stay open");
     }
 
+    /// Looks through the dead letters that are left here.
+    fn leaves_no_secret(&self) {
+        for queue in ["dead", "rejected", "lost"] {
+            let path = format!("queues/{}/hookbridge.{queue}/get", self.name);
+            let body = json!({"count": 50, "ackmode": "ack_requeue_true", "encoding": "auto"});
+            let left = management::call("POST", &path, &body);
+            planted::shows_nothing(queue, &left.body);
+        }
+    }
+
     /// Deletes a queue, whatever is in it.
     pub fn delete_queue(&self, queue: &str) {
         management::must(
@@ -104,6 +114,9 @@ impl Vhost {
 
 impl Drop for Vhost {
     fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.leaves_no_secret();
+        }
         // A failure here must not hide the one of the test, and the node is going away anyway.
         management::call("DELETE", &format!("vhosts/{}", self.name), &Value::Null);
         management::call("DELETE", &format!("users/{}", self.name), &Value::Null);

@@ -15,7 +15,10 @@ use lapin::{
 };
 use tokio::{sync::Mutex, time::timeout};
 
-use super::eventually::{SOON, eventually};
+use super::{
+    eventually::{SOON, eventually},
+    planted,
+};
 
 /// An AMQP connection for what a test does itself. It belongs to the runtime that it was opened
 /// on.
@@ -46,13 +49,16 @@ pub struct Message {
 
 impl From<Delivery> for Message {
     fn from(delivery: Delivery) -> Self {
-        Self {
+        let message = Self {
             exchange: delivery.exchange.to_string(),
             routing_key: delivery.routing_key.to_string(),
             redelivered: delivery.redelivered,
             properties: delivery.properties,
             body: delivery.data,
-        }
+        };
+        planted::shows_nothing("a message", &message.said());
+        planted::shows_nothing("a message", &String::from_utf8_lossy(&message.body));
+        message
     }
 }
 

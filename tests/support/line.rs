@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     client::{Client, Message, Published},
     eventually::{SOON, eventually},
+    planted,
 };
 
 /// The documented example that tests publish, and the webhook made of it.
@@ -127,7 +128,7 @@ impl Folder {
         for (number, text) in subscribers.iter().enumerate() {
             let mut name = String::new();
             write!(name, "{number:03}.toml").unwrap();
-            fs::write(self.subscribers().join(name), text).unwrap();
+            fs::write(self.subscribers().join(name), planted::in_subscriber(text)).unwrap();
         }
     }
 }
@@ -153,6 +154,7 @@ impl Line {
 
     /// Starts a bridge, whether or not it gets ready.
     pub async fn start_unready(uri: &str, setup: &Setup, subscribers: &[String]) -> Self {
+        planted::watch_log();
         let folder = Folder::new(&setup.settings(uri), subscribers);
         let settings = settings::load(&folder.settings(), std::iter::empty())
             .unwrap_or_else(|mistakes| panic!("{mistakes}"));
@@ -256,8 +258,9 @@ impl Line {
         self.wait_for_metric(series, f64::from(enabled)).await;
     }
 
-    /// Stops the bridge and waits for its clean end.
+    /// Stops the bridge and waits for its clean end; it must have shown no secret.
     pub async fn stop(mut self) {
+        planted::shows_nothing("/metrics", &self.metrics().await);
         let began = Instant::now();
         self.handle.stop();
         let ended = timeout(SOON, self.running.join_next()).await;
@@ -266,6 +269,7 @@ impl Line {
             .expect("it ran")
             .expect("no panic")
             .expect("a clean end");
+        planted::log_shows_nothing();
     }
 }
 

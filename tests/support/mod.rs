@@ -14,6 +14,7 @@ pub mod lane;
 pub mod line;
 pub mod management;
 pub mod picture;
+pub mod planted;
 pub mod postgres;
 pub mod program;
 pub mod prometheus;

@@ -7,7 +7,10 @@ use std::{
     os::unix::net::UnixStream,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::{Mutex, OnceLock},
+    sync::{
+        Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -15,9 +18,9 @@ use std::{
 use hookbridge::cli::demo::node::free_listener;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use super::broker::unique;
-
 const SCRIPT: &str = include_str!("postgres.sh");
+/// Nobody asks for it here, and nobody may show it: it bears the mark of planted secrets.
+pub const PASSWORD: &str = "zQplanted";
 /// Long, on a machine that is busy with everything else.
 const START: Duration = Duration::from_mins(1);
 
@@ -83,7 +86,8 @@ impl Postgres {
 
     /// Makes an empty database, and gives its URL.
     pub async fn database(&self) -> String {
-        let name = unique("store").replace('-', "_");
+        static NEXT: AtomicUsize = AtomicUsize::new(1);
+        let name = format!("store_{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let mut admin = PgConnection::connect(&self.url("postgres")).await.unwrap();
         let sql = AssertSqlSafe(format!("CREATE DATABASE {name}"));
         sqlx::query(sql).execute(&mut admin).await.unwrap();
@@ -91,7 +95,8 @@ impl Postgres {
     }
 
     fn url(&self, database: &str) -> String {
-        format!("postgres://hookbridge@127.0.0.1:{}/{database}", self.port)
+        let port = self.port;
+        format!("postgres://hookbridge:{PASSWORD}@127.0.0.1:{port}/{database}")
     }
 
     /// Stops the server at once, as a crash would.

@@ -21,6 +21,7 @@ use tokio::{
 use super::{
     broker::Vhost,
     eventually::{SOON, eventually},
+    planted,
 };
 
 /// For a start that has half a hundred queues to declare.
@@ -75,6 +76,18 @@ impl Setup {
         fs::write(self.config(), toml::to_string(&*settings).unwrap()).unwrap();
     }
 
+    /// Lets these into the API: name, token and role of each. The tokens are in `<name>.token`.
+    pub fn tokens(&self, tokens: &[(&str, &str, &str)]) {
+        let table = |(name, token, role): &(&str, &str, &str)| {
+            let file = format!("{name}.token");
+            fs::write(self.path(&file), format!("{token}\n")).unwrap();
+            let pairs = [("name", *name), ("value_file", &file), ("role", role)];
+            let pairs = pairs.map(|(key, value)| (key.to_owned(), value.into()));
+            toml::Value::from(toml::Table::from_iter(pairs))
+        };
+        self.set("admin.token", tokens.iter().map(table).collect::<Vec<_>>());
+    }
+
     /// Sets a variable in the environment of what is started from now on.
     pub fn set_variable(&self, name: &str, value: &str) {
         let variable = (name.to_owned(), value.to_owned());
@@ -93,7 +106,8 @@ impl Setup {
 
     /// Writes the subscribers' file `<name>.toml`.
     pub fn subscriber(&self, name: &str, text: &str) {
-        fs::write(self.path(&format!("subscribers/{name}.toml")), text).unwrap();
+        let file = self.path(&format!("subscribers/{name}.toml"));
+        fs::write(file, planted::in_subscriber(text)).unwrap();
     }
 
     /// Writes the file of a subscriber that gets everything by HTTP; its id is `name`.
@@ -147,7 +161,11 @@ impl Setup {
         let output = output
             .unwrap_or_else(|_| panic!("{arguments:?} did not end within {START:?}"))
             .unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let text = |bytes| {
+            let text = String::from_utf8(bytes).unwrap();
+            planted::shows_nothing(&format!("{arguments:?}"), &text);
+            text
+        };
         Ended {
             code: output.status.code(),
             out: text(output.stdout),
@@ -263,6 +281,7 @@ impl Program {
         };
         let answer = tokio::time::timeout(SOON, ask).await.expect("in time");
         let answer = answer.unwrap_or_else(|error| panic!("{error}\n{}", self.log_text()));
+        planted::shows_nothing(path, &answer);
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         (status, body.to_owned())
@@ -348,6 +367,9 @@ impl Drop for Program {
         // An error means that it has ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if !std::thread::panicking() {
+            planted::shows_nothing("the log", &self.log_text());
+        }
     }
 }
 

@@ -1,7 +1,5 @@
 //! One subscriber: who it is, what it may see and what it wants.
 
-use std::collections::BTreeSet;
-
 use crate::{
     settings::{
         Place, checks,
@@ -11,7 +9,7 @@ use crate::{
 };
 
 use super::{
-    super::{Interest, Subscriber, SubscriberId, Target, WebhookTypes},
+    super::{Cases, Interest, Subscriber, SubscriberId, Target, WebhookTypes},
     Rules,
     secrets::{self, SIGNING_SECRET, Variable},
     table::{Given, Table},
@@ -127,8 +125,7 @@ fn interest(table: &Table<'_>) -> Option<Interest> {
     }
     let party = party.and_then(|given| table.accept("party", opaque(given.value), given.place));
     let accept = |given: Given<&str>| table.accept("cases", opaque(given.value), given.place);
-    let cases: Option<BTreeSet<String>> =
-        cases.map(|cases| cases.into_iter().filter_map(accept).collect());
+    let cases: Option<Cases> = cases.map(|cases| cases.into_iter().filter_map(accept).collect());
     match (party, cases) {
         (Some(party), cases) => Some(Interest::Party { party, cases }),
         (None, Some(cases)) => Some(Interest::Cases(cases)),

@@ -51,10 +51,14 @@ impl Index {
                 continue;
             };
             let group = Arc::make_mut(shard).entry(key.into()).or_default();
-            match group.0.iter_mut().find(|(same, _)| *same == types) {
-                Some((_, members)) => members.push(Arc::clone(subscriber)),
-                None => group.0.push((types, vec![Arc::clone(subscriber)])),
+            let known = group.0.iter_mut().find(|(same, _)| *same == types);
+            if let Some((_, members)) = known {
+                members.push(Arc::clone(subscriber));
+                continue;
             }
+            // Nearly always the only one: without a word a vector has room for four.
+            group.0.reserve_exact(1);
+            group.0.push((types, vec![Arc::clone(subscriber)]));
         }
     }
 
