@@ -1,10 +1,10 @@
 # The commands that people and CI use. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults soak bench lint audit missing missing-for-tests missing-for-faults
+.PHONY: help demo test faults soak bench dashboard lint audit deb image missing missing-for-tests missing-for-faults
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Not the release profile, which spends minutes on optimising across crates: the demo shows what
 # happens to each message, and what it shows of time is mostly the broker's. `make test` uses the
@@ -30,6 +30,9 @@ soak: missing ## random faults for SOAK_MINUTES, and what the bridge holds meanw
 bench: missing ## measure speed and isolation, beside peers, and write docs/benchmarks.md (under 20 minutes)
 	ulimit -n $$(ulimit -Hn) && cargo bench --locked --bench bench
 
+dashboard: missing-for-tests ## draw docs/dashboard.svg: the dashboard after traffic with failures (three minutes)
+	DASHBOARD_PICTURE=docs/dashboard.svg cargo test --locked --test integration dashboard::
+
 lint: ## check the format, the lints and the documentation
 	cargo fmt --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
@@ -42,11 +45,20 @@ audit: ## check licences, banned crates and sources of the dependencies
 		cargo install --locked cargo-deny; }
 	cargo deny --locked check licenses bans sources
 
+image: ## build the image
+	DOCKER_BUILDKIT=1 docker build -f deploy/docker/Dockerfile -t hookbridge .
+
+# Not static, as in the image: on a machine whose nsswitch.conf names modules of another glibc, a
+# static program ends where it looks up a name.
+deb: ## build the Debian package
+	@command -v cargo-deb >/dev/null || { echo "cargo-deb is missing: cargo install --locked cargo-deb" >&2; exit 1; }
+	cargo deb --locked --output target/debian/
+
 missing:
 	@deploy/install-missing
 
 missing-for-tests:
-	@deploy/install-missing postgresql
+	@deploy/install-missing postgresql prometheus
 
 missing-for-faults:
 	@deploy/install-missing libfaketime postgresql

@@ -9,7 +9,7 @@ use std::{
 
 use secrecy::ExposeSecret;
 use thiserror::Error;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
@@ -21,6 +21,7 @@ use crate::{
         publisher::Publisher,
         topology::{Topology, TopologyError},
     },
+    certificates::Certificates,
     deliver::{Deliver, http::HttpSetupError},
     delivery::wire::Lanes,
     intake::Intake,
@@ -31,8 +32,14 @@ use crate::{
     subscriber::{
         Target,
         loading::{Loaded, Rules, load_directory},
+        watching::Watch,
     },
-    telemetry::{metrics::Metrics, notices::Notices},
+    systemd::Systemd,
+    telemetry::{
+        metrics::Metrics,
+        notices::Notices,
+        traces::{Traces, TracesError},
+    },
 };
 
 mod consumers;
@@ -58,6 +65,9 @@ pub enum BridgeError {
     /// The HTTP client.
     #[error(transparent)]
     Http(#[from] HttpSetupError),
+    /// The traces.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// The metrics.
     #[error("metrics: {0}")]
     Metrics(String),
@@ -78,11 +88,15 @@ pub struct Bridge {
     readiness: Readiness,
     metrics: Arc<Metrics>,
     notices: Arc<Notices>,
+    traces: Traces,
     registry: Registry,
     kept: Option<Kept>,
+    certificates: Arc<Certificates>,
     prefix: String,
     rules: Rules,
     directory: PathBuf,
+    watch: Watch,
+    systemd: Arc<Systemd>,
     prefetch: u16,
     shutdown_timeout: Duration,
     /// Knows what must be finished before the connections close.
@@ -168,6 +182,7 @@ impl Bridge {
         let admin = Admin::bind(&settings.admin, readiness.clone(), metrics.clone()).await?;
         let address = admin.address().unwrap_or(settings.admin.listen);
         let (work, services) = (TaskTracker::new(), TaskTracker::new());
+        let traces = Traces::start(settings.telemetry.otlp_endpoint.as_ref(), &services)?;
         let stop = CancellationToken::new();
         let lanes = Lanes::new(&settings.broker.prefix, settings.delivery.retry_delay);
         let publisher = Publisher::start(home.lanes().clone(), None, &services);
@@ -184,6 +199,8 @@ impl Bridge {
                 store, &registry, &lanes, &publisher, &home, &topology, &metrics,
             )
         });
+        metrics.store.configured(kept.is_some());
+        let certificates = Arc::new(Certificates::new(&settings, metrics.clone()));
         let (intake, deliver) = Common {
             settings: &settings,
             home: &home,
@@ -192,6 +209,7 @@ impl Bridge {
             registry: &registry,
             metrics: &metrics,
             notices: &notices,
+            traces: &traces,
             work: &work,
             services: &services,
             stop: &stop,
@@ -208,11 +226,19 @@ impl Bridge {
             readiness,
             metrics,
             notices,
+            traces,
             registry,
             kept,
+            certificates,
             prefix: settings.broker.prefix.clone(),
             rules,
-            directory: settings.subscribers.directory.clone(),
+            watch: Watch::new(
+                settings.subscribers.directory.clone(),
+                settings.subscribers.watch,
+                loaded.look.clone(),
+            ),
+            directory: settings.subscribers.directory,
+            systemd: Arc::default(),
             prefetch: settings.source.prefetch,
             shutdown_timeout: settings.delivery.shutdown_timeout,
             work,
@@ -258,7 +284,7 @@ impl Bridge {
     /// Runs until a [`Handle`] asks for a stop, and then until what is in flight is settled or
     /// `delivery.shutdown_timeout` is over. Ends early only with an error that somebody has to see
     /// to: a topology that is not what it must be.
-    pub async fn run(self) -> Result<(), BridgeError> {
+    pub async fn run(mut self) -> Result<(), BridgeError> {
         info!(address = %self.address, "probes and metrics are served");
         let after = CancellationToken::new();
         let (home, end) = (self.home.clone(), after.clone());
@@ -271,7 +297,7 @@ impl Bridge {
         let ended = loop {
             tokio::select! {
                 () = self.stop.cancelled() => break Ok(()),
-                () = self.reload.notified() => tokio::select! {
+                () = told_to_reload(&self.reload, &mut self.watch) => tokio::select! {
                     () = self.reload() => {}
                     () = self.stop.cancelled() => break Ok(()),
                 },
@@ -305,6 +331,7 @@ impl Bridge {
 
     /// Reads the subscribers and what opens the listener again. What is wrong changes nothing.
     async fn reload(&self) {
+        self.systemd.reloading();
         let (directory, rules) = (self.directory.clone(), self.rules.clone());
         let door = self.door.clone();
         let read = tokio::task::spawn_blocking(move || {
@@ -332,6 +359,7 @@ impl Bridge {
             }
             Err(error) => error!("the subscribers stay as they were: {error}"),
         }
+        self.systemd.reloaded();
     }
 
     fn take_subscribers(&self, loaded: &Loaded) {
@@ -373,8 +401,10 @@ impl Bridge {
     async fn shut_down(self, after: &CancellationToken) {
         info!("stopping: no new deliveries, finishing what is in flight");
         self.readiness.set("bridge", Some("stopping".into()));
+        self.systemd.stopping();
         self.stop.cancel();
         self.work.close();
+        let until = Instant::now() + self.shutdown_timeout;
         let finished = async {
             self.work.wait().await;
             self.home.settled().await;
@@ -389,9 +419,18 @@ impl Bridge {
             );
         }
         after.cancel();
-        self.home.close().await;
+        let left = until.saturating_duration_since(Instant::now());
+        tokio::join!(self.home.close(), self.traces.end(left));
         self.notices.say_rest();
         self.ends.cancel();
         info!("stopped");
+    }
+}
+
+/// Waits until somebody asks for it, or the files have changed.
+async fn told_to_reload(asked: &Notify, watch: &mut Watch) {
+    tokio::select! {
+        () = asked.notified() => {}
+        () = watch.changed() => info!("the subscribers' files changed: reading them again"),
     }
 }

@@ -27,6 +27,7 @@ use crate::{
     telemetry::{
         metrics::{Metrics, Transport},
         notices::Notices,
+        traces::Traces,
     },
 };
 
@@ -70,6 +71,8 @@ pub struct Deliver {
     pub metrics: Arc<Metrics>,
     /// Where it is said.
     pub notices: Arc<Notices>,
+    /// Where it is traced.
+    pub traces: Traces,
     /// Knows the attempts under way.
     pub tasks: TaskTracker,
     /// Ends what has not begun.
@@ -122,6 +125,9 @@ impl Deliver {
                 return;
             }
         };
+        if self.traces.on() {
+            self.trace_wait(&consumed, attempt, &received);
+        }
         let tag = received.tag;
         match self.attempt(&consumed, attempt, &settler).await {
             Turn::Taken(attempted) => {
@@ -133,6 +139,19 @@ impl Deliver {
                 self.send_back(message, tag, &settler).await;
             }
             Turn::Given => {}
+        }
+    }
+
+    /// Traces how long a delivery lay in queues: since its event came, or since its first attempt
+    /// failed. For one that is replayed, or that the broker moved on by itself, nobody knows.
+    fn trace_wait(&self, consumed: &Consumed, attempt: Attempt, received: &Received) {
+        let delivery = &consumed.delivery;
+        let since = match attempt {
+            Attempt::First => (delivery.replay == 0).then_some(delivery.received_at),
+            Attempt::Second => wire::failed_at(received),
+        };
+        if let Some(since) = since {
+            self.traces.waited(delivery, attempt, since);
         }
     }
 
@@ -256,8 +275,11 @@ impl Deliver {
     ) -> Result<Attempted, Undone> {
         let transport = Transport::from(&subscriber.target);
         let in_flight = self.metrics.attempt_begins(transport);
+        let span = self.traces.attempt(delivery, attempt, transport);
+        let traced = span.as_ref().map(|span| span.within(delivery));
+        let carried = traced.as_deref().unwrap_or(delivery);
         let began = Instant::now();
-        let mut sending = pin!(self.send(subscriber, delivery, attempt));
+        let mut sending = pin!(self.send(subscriber, carried, attempt));
         let sent = if let Ok(sent) = timeout(LATE, &mut sending).await {
             course.quick();
             sent
@@ -267,7 +289,11 @@ impl Deliver {
         };
         drop(in_flight);
         match &sent {
-            Ok(_) => {}
+            Ok(outcome) => {
+                if let Some(span) = span {
+                    span.ended(outcome);
+                }
+            }
             Err(Undone::HomeLost) => {
                 debug!(delivery = %delivery.webhook_id, "the home broker was lost during an attempt");
             }
@@ -338,6 +364,9 @@ impl Deliver {
 
     /// Publishes to the bridge's own exchanges; if somebody deleted one, brings it back first.
     async fn publish(&self, message: Message) -> Result<(), PublishError> {
+        let _spans = self
+            .traces
+            .publish(wire::traced(std::slice::from_ref(&message)));
         let first = self
             .publisher
             .publish_one(message.clone(), OPERATION_TIMEOUT)

@@ -19,7 +19,7 @@ use crate::{
     },
     delivery::{
         Attempt, Delivery, Outcome, addressed,
-        wire::{Consumed, Lanes},
+        wire::{self, Consumed, Lanes},
     },
     outcomes::{AtOnce, AttemptAtOnce, Attempted, Outcomes, SessionOver},
     settings::SourceSettings,
@@ -27,6 +27,7 @@ use crate::{
     telemetry::{
         metrics::{Metrics, Transport},
         notices::Notices,
+        traces::Traces,
     },
 };
 
@@ -74,6 +75,8 @@ pub struct Intake {
     pub metrics: Arc<Metrics>,
     /// Where it is said.
     pub notices: Arc<Notices>,
+    /// Where it is traced.
+    pub traces: Traces,
     /// Whether the broker takes what is published.
     pub trouble: Trouble,
     /// Knows the batches under way.
@@ -177,13 +180,21 @@ impl Intake {
             let mut messages = Vec::with_capacity(deliveries.len());
             let mut published = Vec::with_capacity(deliveries.len());
             for delivery in deliveries {
-                match addressed::message(&subscriber, &target, &delivery, Attempt::First, now) {
+                let span = self
+                    .traces
+                    .attempt(&delivery, Attempt::First, Transport::Amqp);
+                let traced = span.as_ref().map(|span| span.within(&delivery));
+                let carried = traced.as_deref().unwrap_or(&delivery);
+                match addressed::message(&subscriber, &target, carried, Attempt::First, now) {
                     Ok(message) => {
                         messages.push(message);
-                        published.push(delivery);
+                        published.push((delivery, span));
                     }
                     Err(failure) => {
                         let outcome = Outcome::Failed(failure);
+                        if let Some(span) = span {
+                            span.ended(&outcome);
+                        }
                         follow_ups.extend(self.settle(delivery, outcome, None));
                     }
                 }
@@ -191,8 +202,11 @@ impl Intake {
             let results = publisher.publish(messages, self.timeout).await;
             let took = began.elapsed();
             deliveries = Vec::new();
-            for (delivery, result) in published.into_iter().zip(&results) {
+            for ((delivery, span), result) in published.into_iter().zip(&results) {
                 if let Some(outcome) = addressed::outcome(&subscriber, true, result) {
+                    if let Some(span) = span {
+                        span.ended(&outcome);
+                    }
                     follow_ups.extend(self.settle(delivery, outcome, Some(took)));
                     continue;
                 }
@@ -233,6 +247,7 @@ impl Intake {
     /// dead. Tells which.
     async fn publish_until_confirmed(&self, mut messages: Vec<Message>, settler: &Settler) -> bool {
         let mut stuck = None;
+        let _spans = self.traces.publish(wire::traced(&messages));
         while !messages.is_empty() {
             let results = self
                 .publisher

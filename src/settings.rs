@@ -6,6 +6,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use secrecy::SecretString;
+use url::Url;
 
 pub(crate) mod checks;
 pub(crate) mod document;
@@ -41,6 +42,8 @@ pub struct Settings {
     pub admin: AdminSettings,
     /// The log.
     pub log: LogSettings,
+    /// Where traces go; nowhere by default.
+    pub telemetry: TelemetrySettings,
 }
 
 /// `[broker]`: the RabbitMQ that the bridge itself runs on.
@@ -118,6 +121,10 @@ pub struct TargetsSettings {
     pub allow_networks: Vec<IpNet>,
     /// PEM file of certificate authorities trusted besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// PEM file of the certificate chain that is shown to subscribers' brokers.
+    pub client_certificate_file: Option<PathBuf>,
+    /// PEM file of its private key.
+    pub client_key_file: Option<PathBuf>,
     /// An egress proxy for HTTP targets, with its password if it has one.
     pub proxy: Option<SecretString>,
 }
@@ -127,6 +134,8 @@ pub struct TargetsSettings {
 pub struct SubscribersSettings {
     /// The directory of the subscribers' files.
     pub directory: PathBuf,
+    /// How often it is looked whether they changed, if it is.
+    pub watch: Option<Duration>,
 }
 
 /// `[store]`: what keeps dead letters, and subscribers made through the API.
@@ -216,6 +225,13 @@ pub struct LogSettings {
     pub format: LogFormat,
     /// The least severe level that is logged, or a `tracing` filter.
     pub level: String,
+}
+
+/// `[telemetry]`
+#[derive(Debug, Clone)]
+pub struct TelemetrySettings {
+    /// The collector that traces are sent to, over OTLP as protobuf in HTTP.
+    pub otlp_endpoint: Option<Url>,
 }
 
 /// How log lines are written.

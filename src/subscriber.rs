@@ -12,6 +12,7 @@ pub mod form;
 pub mod loading;
 mod redaction;
 pub mod set;
+pub mod watching;
 
 pub use cases::Cases;
 pub use set::SubscriberSet;

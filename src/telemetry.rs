@@ -5,3 +5,4 @@ pub mod metrics;
 pub mod notices;
 pub mod status;
 pub mod summary;
+pub mod traces;

@@ -102,21 +102,32 @@ fn first_words(list: &str) -> Vec<&str> {
 }
 
 /// Where each library may be named.
-const LIBRARIES: [(&str, &[&str]); 9] = [
+const LIBRARIES: [(&str, &[&str]); 12] = [
     ("lapin::", &["broker/", "deliver/amqp.rs"]),
     ("deadpool", &["broker/"]),
     (
         "reqwest::",
-        &["deliver/http.rs", "deliver/http/", "cli/client.rs"],
+        &[
+            "deliver/http.rs",
+            "deliver/http/",
+            "cli/client.rs",
+            "telemetry/traces/collector.rs",
+        ],
     ),
     (
         "prometheus::",
         &["telemetry/metrics.rs", "telemetry/metrics/"],
     ),
+    (
+        "opentelemetry",
+        &["telemetry/traces.rs", "telemetry/traces/"],
+    ),
     ("axum::", &["admin.rs", "admin/"]),
     ("config::", &["settings/"]),
     ("sqlx::", &["store/"]),
     ("aws_lc_rs::", &["store/keys.rs"]),
+    ("x509_parser::", &["certificates.rs"]),
+    ("sd_notify::", &["systemd.rs"]),
     ("anyhow::", &["main.rs", "cli.rs", "cli/"]),
 ];
 

@@ -8,7 +8,6 @@ use lapin::{
     options::ExchangeDeclareOptions,
     types::{AMQPValue, FieldTable},
 };
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 use standardwebhooks::Webhook;
 use tempfile::TempDir;
@@ -16,6 +15,7 @@ use tokio::net::TcpListener;
 
 use crate::support::{
     broker::{Vhost, node, unique},
+    certificates::Authority,
     client::{Client, Message},
     eventually::SOON,
     faults::Alarm,
@@ -451,19 +451,7 @@ fn assert_quorum(vhost: &Vhost, queue: &str) {
 
 /// An authority, and a server's certificate for `localhost` by it.
 fn certificates(folder: &TempDir) {
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let key = KeyPair::generate().unwrap();
-    let authority = params.self_signed(&key).unwrap();
-    let issuer = Issuer::new(params, key);
-    let key = KeyPair::generate().unwrap();
-    let server = CertificateParams::new(["localhost".to_owned()]).unwrap();
-    let server = server.signed_by(&key, &issuer).unwrap();
-    for (name, text) in [
-        ("ca.pem", authority.pem()),
-        ("server.pem", server.pem()),
-        ("server.key", key.serialize_pem()),
-    ] {
-        std::fs::write(folder.path().join(name), text).unwrap();
-    }
+    let authority = Authority::new();
+    authority.server("localhost").write(folder.path(), "server");
+    std::fs::write(folder.path().join("ca.pem"), &authority.pem).unwrap();
 }

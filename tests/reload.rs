@@ -1,6 +1,6 @@
 //! SIGHUP: the subscribers are read again, and a mistake among them changes nothing.
 
-use std::time::Duration;
+use std::{fs, os::unix::fs::symlink, time::Duration};
 
 use standardwebhooks::Webhook;
 
@@ -196,4 +196,50 @@ async fn a_hangup_before_the_broker_is_there_is_obeyed_too() {
     let mut program = program;
     program.signal("TERM");
     assert_eq!(program.wait_exit(Duration::from_secs(5)).await, Some(0));
+}
+
+/// Writes the only subscriber as a mounted ConfigMap has it: a link to a file below the link
+/// `..data`, which is swapped for another in one step.
+fn mount(setup: &Setup, version: &str, url: &str) {
+    let path = |name: &str| setup.path("subscribers").join(name);
+    let folder = format!("..{version}");
+    fs::create_dir(path(&folder)).unwrap();
+    let text = signed("mapped", url, OLD);
+    fs::write(path(&folder).join("mapped.toml"), text).unwrap();
+    symlink(&folder, path("..data_tmp")).unwrap();
+    fs::rename(path("..data_tmp"), path("..data")).unwrap();
+    if !path("mapped.toml").exists() {
+        symlink("..data/mapped.toml", path("mapped.toml")).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_config_map_is_read_without_a_signal_where_it_is_watched() {
+    let vhost = Vhost::new("reload");
+    let receiver = Receiver::start().await;
+    let setup = Setup::of(&vhost);
+    setup.set("subscribers.watch", "100ms");
+    mount(&setup, "2026_11_01", &receiver.url("/old"));
+    let program = setup.run_ready().await;
+    let client = vhost.connect().await;
+    publish(&client, "one").await;
+    arrival(&receiver, &program, "/old", 1).await;
+
+    mount(&setup, "2026_11_02", &receiver.url("/new"));
+    let twice = async || (program.said(RELOADED) == 2).then_some(());
+    program.watch("the new set", SOON, twice).await;
+    publish(&client, "two").await;
+    arrival(&receiver, &program, "/new", 1).await;
+
+    setup.subscriber("broken", "id = 7\n");
+    let told = program.wait_said("broken.toml:1", SOON).await.text;
+    assert!(told.contains("ERROR"), "{told}");
+    publish(&client, "three").await;
+    arrival(&receiver, &program, "/new", 2).await;
+    setup.remove_subscriber("broken");
+    let thrice = async || (program.said(RELOADED) == 3).then_some(());
+    program.watch("the set without it", SOON, thrice).await;
+    assert_eq!(program.said("the subscribers stay as they were"), 1);
+    program.stop().await;
+    assert_eq!(receiver.arrivals().len(), 3);
 }

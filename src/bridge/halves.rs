@@ -6,7 +6,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::BridgeError;
 use crate::{
-    broker::{home::Home, publisher::Publisher, publishers::Publishers},
+    broker::{connection::TlsFiles, home::Home, publisher::Publisher, publishers::Publishers},
     courses::Courses,
     deliver::{Deliver, amqp::AmqpSender, guard::AddressGuard, http::HttpSender},
     delivery::wire::Lanes,
@@ -14,7 +14,7 @@ use crate::{
     outcomes::Outcomes,
     registry::Registry,
     settings::Settings,
-    telemetry::{metrics::Metrics, notices::Notices},
+    telemetry::{metrics::Metrics, notices::Notices, traces::Traces},
 };
 
 /// What both halves need.
@@ -26,6 +26,7 @@ pub(super) struct Common<'a> {
     pub(super) registry: &'a Registry,
     pub(super) metrics: &'a Arc<Metrics>,
     pub(super) notices: &'a Arc<Notices>,
+    pub(super) traces: &'a Traces,
     pub(super) work: &'a TaskTracker,
     pub(super) services: &'a TaskTracker,
     pub(super) stop: &'a CancellationToken,
@@ -42,8 +43,12 @@ impl Common<'_> {
         let guard = AddressGuard::new(targets.allow_networks.clone());
         let http = HttpSender::new(targets, guard.clone())?;
         let services = self.services.clone();
-        let ca_file = targets.ca_file.clone();
-        let amqp = AmqpSender::new(queues.clone(), Arc::new(guard), ca_file, services);
+        let certificate = targets.client_certificate_file.clone();
+        let tls = TlsFiles {
+            ca: targets.ca_file.clone(),
+            identity: certificate.zip(targets.client_key_file.clone()),
+        };
+        let amqp = AmqpSender::new(queues.clone(), Arc::new(guard), tls, services);
         let courses = Arc::new(Courses::new(self.notices.clone()));
         let outcomes = Outcomes {
             lanes: self.lanes.clone(),
@@ -63,6 +68,7 @@ impl Common<'_> {
             outcomes: outcomes.clone(),
             metrics: self.metrics.clone(),
             notices: self.notices.clone(),
+            traces: self.traces.clone(),
             tasks: self.work.clone(),
             stop: self.stop.clone(),
         });
@@ -80,6 +86,7 @@ impl Common<'_> {
             }),
             outcomes,
             notices: self.notices.clone(),
+            traces: self.traces.clone(),
             trouble: Trouble::default(),
             subscribers: self.registry.live().clone(),
             metrics: self.metrics.clone(),

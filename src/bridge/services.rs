@@ -24,6 +24,12 @@ const QUEUES_INTERVAL: Duration = Duration::from_secs(5);
 impl Bridge {
     /// Starts all of it, until `after`.
     pub(super) fn start_services(&self, after: &CancellationToken) {
+        let (systemd, readiness, end) =
+            (self.systemd.clone(), self.readiness.clone(), after.clone());
+        self.services.spawn(async move {
+            let reasons = || readiness.reasons();
+            systemd.keep_telling(reasons, end).await;
+        });
         let (home, readiness, metrics) = (
             self.home.clone(),
             self.readiness.clone(),
@@ -42,8 +48,12 @@ impl Bridge {
                 readiness.set("deliveries", intake.trouble.why());
                 metrics.slow(deliver.courses.slow());
                 readiness.set(STORE, unloaded(&registry));
+                metrics.ready(readiness.reasons().is_empty());
             }
         });
+        let (certificates, end) = (self.certificates.clone(), after.clone());
+        self.services
+            .spawn(async move { certificates.keep(end).await });
         let (home, topology, metrics) = (
             self.home.clone(),
             self.topology.clone(),

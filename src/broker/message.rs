@@ -40,6 +40,16 @@ pub enum HeaderValue {
     Number(i64),
 }
 
+impl Message {
+    /// A header that is a string.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find_map(|(known, value)| match value {
+            HeaderValue::Text(text) if *known == name => Some(text.as_str()),
+            _ => None,
+        })
+    }
+}
+
 /// A message taken from a queue. Nothing of it is copied into an outgoing message but what is read
 /// by name here.
 #[derive(Debug)]

@@ -1,11 +1,10 @@
 //! Publishing, mandatory and confirmed: one task for each channel, which others reach through a
-//! bounded queue. Two tasks that publish on one channel would be given each other's confirms. A busy
-//! publisher among many has several channels.
+//! bounded queue. Two tasks that publish on one channel would be given each other's confirms.
 
 use std::{
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -42,9 +41,6 @@ const WINDOW: usize = 1_024;
 /// that has 400 publishes before a channel whose queue does not take them, and grants these in
 /// steps of 200: with fewer on their way, a queue in trouble holds up nobody else.
 const SHARED_WINDOW: usize = 192;
-/// Channels that such a publisher has at most, so that a busy one has about as much on its way as one
-/// with a connection of its own. The broker counts for each channel.
-const SHARED_CHANNELS: usize = 5;
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// Jobs that may wait for the task.
@@ -111,37 +107,12 @@ impl PublishError {
 /// What became of each message of a publish, in order.
 pub type PublishResults = Vec<Result<(), PublishError>>;
 
-/// A handle on publishing channels. Cheap to clone; a channel is opened when there is something to
-/// publish, and again after it broke.
+/// A handle on one publishing channel. Cheap to clone; the channel is opened when there is
+/// something to publish, and again after it broke.
 #[derive(Debug, Clone)]
-pub struct Publisher(Arc<Shared>);
-
-/// What the handles of one publisher share.
-#[derive(Debug)]
-struct Shared {
-    source: Source,
-    declare: Option<String>,
-    terms: Terms,
-    tasks: TaskTracker,
-    /// The first, and each further one once those before it have their window full.
-    channels: Vec<OnceLock<Track>>,
-}
-
-/// The way to the task of one channel.
-#[derive(Debug)]
-struct Track {
+pub struct Publisher {
     jobs: mpsc::Sender<Job>,
-    /// Messages given to it and not answered.
-    under_way: AtomicUsize,
-}
-
-/// Messages under way, until dropped.
-struct UnderWay<'a>(&'a AtomicUsize, usize);
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(self.1, Ordering::Relaxed);
-    }
+    stalled: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -152,37 +123,40 @@ struct Job {
 }
 
 impl Publisher {
-    /// A publisher that takes its connections from `source` and declares the queue `declare` whenever
-    /// a channel of it opens. Its task ends when the last handle is dropped.
+    /// Starts the task of a publisher that takes its connections from `source` and declares the
+    /// queue `declare` whenever its channel opens. It ends when the last handle is dropped.
     pub fn start(source: Source, declare: Option<String>, tasks: &TaskTracker) -> Self {
-        Self::with(1, WINDOW, source, declare, tasks)
+        Self::with_window(WINDOW, source, declare, tasks)
     }
 
     /// [`Self::start`] for one of many that share connections, and must not hold each other up.
     pub fn start_shared(source: Source, declare: Option<String>, tasks: &TaskTracker) -> Self {
-        Self::with(SHARED_CHANNELS, SHARED_WINDOW, source, declare, tasks)
+        Self::with_window(SHARED_WINDOW, source, declare, tasks)
     }
 
-    fn with(
-        channels: usize,
+    fn with_window(
         window: usize,
         source: Source,
         declare: Option<String>,
         tasks: &TaskTracker,
     ) -> Self {
-        Self(Arc::new(Shared {
+        let (jobs, receiver) = mpsc::channel(JOBS);
+        let stalled = Arc::new(AtomicBool::new(false));
+        let task = Task {
+            tasks: tasks.clone(),
             terms: Terms {
                 window,
                 home: source.is_home(),
                 declares: declare.is_some(),
-                stalled: Arc::default(),
+                stalled: stalled.clone(),
                 seeing_out: Arc::default(),
             },
             source,
             declare,
-            tasks: tasks.clone(),
-            channels: (0..channels).map(|_| OnceLock::new()).collect(),
-        }))
+            jobs: receiver,
+        };
+        tasks.spawn(task.run());
+        Self { jobs, stalled }
     }
 
     /// Publishes messages and waits until each is confirmed or failed. `timeout` is how long a
@@ -193,11 +167,8 @@ impl Publisher {
         if count == 0 {
             return Vec::new();
         }
-        let track = self.0.track();
-        track.under_way.fetch_add(count, Ordering::Relaxed);
-        let _under_way = UnderWay(&track.under_way, count);
         let (reply, results) = oneshot::channel();
-        if track
+        if self
             .jobs
             .send(Job {
                 messages,
@@ -228,49 +199,12 @@ impl Publisher {
 
     /// Whether the last publish here went without a confirm: the next one may have to wait, too.
     pub fn stalled(&self) -> bool {
-        self.0.terms.stalled.load(Ordering::Relaxed)
+        self.stalled.load(Ordering::Relaxed)
     }
 
-    /// Whether a task is gone, so that what is given to it will never be published.
+    /// Whether the task is gone, so that nothing will ever be published here.
     pub fn is_closed(&self) -> bool {
-        let mut started = self.0.channels.iter().filter_map(OnceLock::get);
-        started.any(|track| track.jobs.is_closed())
-    }
-}
-
-impl Shared {
-    /// The first channel with room, or else the one with least under way.
-    fn track(&self) -> &Track {
-        let mut best = self.channel(0);
-        for number in 0..self.channels.len() {
-            let track = self.channel(number);
-            let under_way = track.under_way.load(Ordering::Relaxed);
-            if under_way < self.terms.window {
-                return track;
-            }
-            if under_way < best.under_way.load(Ordering::Relaxed) {
-                best = track;
-            }
-        }
-        best
-    }
-
-    fn channel(&self, number: usize) -> &Track {
-        self.channels[number].get_or_init(|| {
-            let (jobs, receiver) = mpsc::channel(JOBS);
-            let task = Task {
-                tasks: self.tasks.clone(),
-                source: self.source.clone(),
-                declare: self.declare.clone(),
-                jobs: receiver,
-                terms: self.terms.clone(),
-            };
-            self.tasks.spawn(task.run());
-            Track {
-                jobs,
-                under_way: AtomicUsize::new(0),
-            }
-        })
+        self.jobs.is_closed()
     }
 }
 

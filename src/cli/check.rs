@@ -4,9 +4,9 @@
 use std::{
     collections::BTreeSet,
     io::{self, Write},
-    path::PathBuf,
 };
 
+use super::ConfigArgs;
 use crate::{
     settings::{self, Mistake, Place},
     subscriber::loading::{self, Rules},
@@ -15,9 +15,8 @@ use crate::{
 /// Reads settings and subscribers, and prints every mistake with its place.
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
-    /// The settings file
-    #[arg(long, value_name = "FILE", default_value = "config/hookbridge.toml")]
-    pub config: PathBuf,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
 }
 
 /// Prints to `out` every mistake and warning as `file:line: what. Remedy`, and a summary line.
@@ -30,7 +29,7 @@ pub fn run(
     out: &mut impl Write,
 ) -> io::Result<bool> {
     let environment: Vec<(String, String)> = environment.collect();
-    let found = settings::inspect(&args.config, environment.iter().cloned());
+    let found = settings::inspect(&args.config.config, environment.iter().cloned());
     let mut mistakes: Vec<Mistake> = found.mistakes.into_iter().collect();
     let Some(settings) = found.settings else {
         print(&mistakes, out)?;

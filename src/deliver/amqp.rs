@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     io,
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -42,17 +41,17 @@ pub struct AmqpSender {
     home: Arc<Publishers<SubscriberId>>,
     outside: Mutex<HashMap<String, Arc<Publishers<SubscriberId>>>>,
     resolver: Resolver,
-    ca_file: Option<PathBuf>,
+    tls: TlsFiles,
     tasks: TaskTracker,
 }
 
 impl AmqpSender {
     /// `home` publishes to the home broker; subscribers' own brokers are called only at addresses
-    /// that `guard` lets through, and trusted by the system's authorities and those in `ca_file`.
+    /// that `guard` lets through, and over TLS as `tls` says.
     pub fn new(
         home: Arc<Publishers<SubscriberId>>,
         guard: Arc<AddressGuard>,
-        ca_file: Option<PathBuf>,
+        tls: TlsFiles,
         tasks: TaskTracker,
     ) -> Self {
         let resolver: Resolver = Arc::new(move |host, port| {
@@ -74,7 +73,7 @@ impl AmqpSender {
             home,
             outside: Mutex::default(),
             resolver,
-            ca_file,
+            tls,
             tasks,
         }
     }
@@ -141,10 +140,7 @@ impl AmqpSender {
     fn source(&self, uri: SecretString) -> Source {
         let dialer = Dialer {
             uri: fixed_uri(uri),
-            tls: TlsFiles {
-                ca: self.ca_file.clone(),
-                identity: None,
-            },
+            tls: self.tls.clone(),
             resolver: self.resolver.clone(),
             name: "hookbridge".into(),
             large_frames: false,
@@ -222,12 +218,20 @@ fn unavailable(error: &ConnectError) -> Reason {
                 _ => Reason::Protocol,
             },
             ErrorKind::IOError(io) if io.kind() == io::ErrorKind::TimedOut => Reason::Timeout,
+            ErrorKind::IOError(io) if of_tls(io) => Reason::Tls,
             ErrorKind::ParsingError(_)
             | ErrorKind::InvalidProtocolVersion(_)
             | ErrorKind::SerialisationError(_) => Reason::Protocol,
             _ => Reason::Connect,
         },
     }
+}
+
+/// Whether it comes of TLS: since version 1.3 a broker judges our certificate when the handshake is
+/// over for us.
+fn of_tls(error: &io::Error) -> bool {
+    let cause = error.get_ref();
+    cause.is_some_and(|inner| inner.downcast_ref::<rustls::Error>().is_some())
 }
 
 /// Whether it was the guard that gave no address.

@@ -252,6 +252,17 @@ pub fn consumed(received: &Received) -> Result<Consumed, Malformed> {
     })
 }
 
+/// When the last attempt of a delivery in a lane failed, if the bridge itself brought it there.
+pub fn failed_at(received: &Received) -> Option<Timestamp> {
+    received.text(FAILED_AT)?.parse().ok()
+}
+
+/// What a trace is told of messages that are published: the `traceparent` and the exchange of each.
+pub fn traced(messages: &[Message]) -> impl Iterator<Item = (Option<&str>, &str)> {
+    let each = messages.iter();
+    each.map(|message| (message.text(TRACEPARENT), message.exchange.as_str()))
+}
+
 fn failure_headers(
     failure: &Failure,
     attempt: Attempt,

@@ -17,7 +17,7 @@ use crate::{
     outcomes::AtOnce,
     settings::UnknownEvents,
     subscriber::{AmqpTarget, Destination, Subscriber, SubscriberId, Target},
-    telemetry::metrics::EventResult,
+    telemetry::{metrics::EventResult, traces::Span},
     webhook::{self, EventType, Webhook},
 };
 
@@ -94,6 +94,10 @@ impl Intake {
                         .text("traceparent")
                         .filter(|text| event::is_traceparent(text))
                         .or(envelope.traceparent.as_deref());
+                    let kind = kind.map_or("other", EventType::name);
+                    let span = self.traces.intake(traceparent, kind, now);
+                    let own = span.as_ref().map(Span::traceparent);
+                    let traceparent = own.as_deref().or(traceparent);
                     let mut matched = false;
                     for subscriber in subscribers.matching(made.kind, &made.audience) {
                         matched = true;

@@ -1,6 +1,10 @@
 //! What the values of each section must be.
 
-use std::{net::IpAddr, path::Path, time::Duration};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use secrecy::ExposeSecret;
@@ -8,8 +12,8 @@ use url::Url;
 
 use super::{
     AdminSettings, AdminTls, BrokerSettings, DeliverySettings, LogFormat, LogSettings, Settings,
-    SourceSettings, StorePlace, StoreSettings, SubscribersSettings, TargetsSettings, UnknownEvents,
-    checks,
+    SourceSettings, StorePlace, StoreSettings, SubscribersSettings, TargetsSettings,
+    TelemetrySettings, UnknownEvents, checks,
     mistakes::{Wrong, nearest},
     tokens,
     values::{Secret, Values},
@@ -40,7 +44,7 @@ const BUILT_IN_EXCHANGES: [&str; 7] = [
 /// default that its own check refuses.
 pub(super) fn read(values: &mut Values<'_>) -> Option<Settings> {
     let broker = broker(values)?;
-    let settings = Settings {
+    Some(Settings {
         source: source(values, &broker.prefix)?,
         broker,
         delivery: delivery(values)?,
@@ -49,13 +53,8 @@ pub(super) fn read(values: &mut Values<'_>) -> Option<Settings> {
         store: store(values),
         admin: admin(values)?,
         log: log(values)?,
-    };
-    values.must_be_empty(
-        "telemetry.otlp_endpoint",
-        "names a collector, and this version exports no traces",
-        "Leave it empty, and scrape /metrics",
-    );
-    Some(settings)
+        telemetry: telemetry(values)?,
+    })
 }
 
 fn broker(values: &mut Values<'_>) -> Option<BrokerSettings> {
@@ -87,12 +86,7 @@ fn broker(values: &mut Values<'_>) -> Option<BrokerSettings> {
         ),
         (&broker.client_key_file, "broker.client_key_file"),
     ];
-    for ((this, key), (other, missing)) in [(pair[0], pair[1]), (pair[1], pair[0])] {
-        if this.is_some() && other.is_none() && values.is_sound(missing) {
-            let what = format!("is given without `{missing}`");
-            values.wrong(key, Wrong::new(what, "Give both, or neither"));
-        }
-    }
+    both_or_neither(values, pair);
     let without_tls = values.is_sound("broker.uri")
         && checks::amqp_uri(broker.uri.expose_secret()).is_ok_and(|uri| uri.scheme() == "amqp");
     if without_tls {
@@ -105,6 +99,16 @@ fn broker(values: &mut Values<'_>) -> Option<BrokerSettings> {
         }
     }
     Some(broker)
+}
+
+/// A certificate and its key are given together, or not at all.
+fn both_or_neither(values: &mut Values<'_>, pair: [(&Option<PathBuf>, &'static str); 2]) {
+    for ((this, key), (other, missing)) in [(pair[0], pair[1]), (pair[1], pair[0])] {
+        if this.is_some() && other.is_none() && values.is_sound(missing) {
+            let what = format!("is given without `{missing}`");
+            values.wrong(key, Wrong::new(what, "Give both, or neither"));
+        }
+    }
 }
 
 fn prefix(text: &str) -> Result<String, Wrong> {
@@ -217,12 +221,21 @@ fn retry_delay(text: &str) -> Result<Duration, Wrong> {
 fn targets(values: &mut Values<'_>) -> Option<TargetsSettings> {
     let allow_networks = values.list("targets.allow_networks", network)?;
     let ca_file = values.file("targets.ca_file");
+    let (certificate, key) = ("targets.client_certificate_file", "targets.client_key_file");
+    let (client_certificate_file, client_key_file) = (values.file(certificate), values.file(key));
+    let pair = [
+        (&client_certificate_file, certificate),
+        (&client_key_file, key),
+    ];
+    both_or_neither(values, pair);
     let proxy = values.secret("targets.proxy", "targets.proxy_file", |url| {
         checks::http_url(url).map(drop)
     });
     Some(TargetsSettings {
         allow_networks,
         ca_file,
+        client_certificate_file,
+        client_key_file,
         proxy: proxy.map(|proxy| proxy.value),
     })
 }
@@ -257,8 +270,16 @@ fn subscribers(values: &mut Values<'_>) -> SubscribersSettings {
         let remedy = "Write the directory that the subscribers' files are in";
         values.wrong("subscribers.directory", Wrong::new("is empty", remedy));
     }
+    let watch = values.text("subscribers.watch", |text| match text {
+        "" => Ok(None),
+        _ => checks::duration(text).map(Some).map_err(|wrong| Wrong {
+            remedy: "Write a duration such as \"5s\", or nothing for never".to_owned(),
+            ..wrong
+        }),
+    });
     SubscribersSettings {
         directory: directory.unwrap_or_default(),
+        watch: watch.flatten(),
     }
 }
 
@@ -323,15 +344,7 @@ fn admin(values: &mut Values<'_>) -> Option<AdminSettings> {
     })?;
     let (certificate, key) = ("admin.certificate_file", "admin.key_file");
     let (certificate_file, key_file) = (values.file(certificate), values.file(key));
-    for (this, named, other, missing) in [
-        (&certificate_file, certificate, &key_file, key),
-        (&key_file, key, &certificate_file, certificate),
-    ] {
-        if this.is_some() && other.is_none() && values.is_sound(missing) {
-            let what = format!("is given without `{missing}`");
-            values.wrong(named, Wrong::new(what, "Give both, or neither"));
-        }
-    }
+    both_or_neither(values, [(&certificate_file, certificate), (&key_file, key)]);
     let tls = certificate_file.zip(key_file);
     Some(AdminSettings {
         listen,
@@ -352,6 +365,23 @@ fn log(values: &mut Values<'_>) -> Option<LogSettings> {
         })?,
         level: values.text("log.level", log_level)?,
     })
+}
+
+fn telemetry(values: &mut Values<'_>) -> Option<TelemetrySettings> {
+    let otlp_endpoint = values.text("telemetry.otlp_endpoint", |text| {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let url = checks::http_url(text)?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Wrong::new(
+                "holds a user or a password",
+                "Put what the collector asks for into OTEL_EXPORTER_OTLP_HEADERS",
+            ));
+        }
+        Ok(Some(url))
+    })?;
+    Some(TelemetrySettings { otlp_endpoint })
 }
 
 /// A level, or a filter of `target=level` pairs. The filter's own parser takes any lone word for a

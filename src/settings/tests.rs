@@ -65,6 +65,7 @@ fn an_empty_file_gives_the_defaults() {
     assert!(settings.targets.allow_networks.is_empty());
     assert!(settings.targets.proxy.is_none());
     assert!(settings.subscribers.directory.ends_with("subscribers"));
+    assert!(settings.subscribers.watch.is_none());
     assert_eq!(settings.admin.listen.to_string(), "127.0.0.1:8080");
     assert!(settings.admin.tls.is_none() && settings.admin.tokens.is_empty());
     assert_eq!(settings.log.format, LogFormat::Text);

@@ -250,21 +250,6 @@ impl<'p> Values<'p> {
         .flatten()
     }
 
-    /// Notes a mistake in `key` unless its value is empty or an empty list: it is for a part that
-    /// this version does not have. The value itself is never repeated.
-    pub(super) fn must_be_empty(&mut self, key: &'static str, what: &str, remedy: &str) {
-        let empty = match self.given(key) {
-            ValueKind::String(text) => {
-                text.trim().is_empty() || (self.is_variable(key) && text.trim() == "[]")
-            }
-            ValueKind::Array(values) => values.is_empty(),
-            _ => false,
-        };
-        if !empty {
-            self.wrong(key, Wrong::new(what, remedy));
-        }
-    }
-
     /// Notes a mistake in `key`.
     pub(super) fn wrong(&mut self, key: &'static str, wrong: Wrong) {
         let mistake = wrong.at(key, self.place(key));

@@ -13,7 +13,9 @@ use toml::de::{DeTable, DeValue};
 
 use crate::settings::{Mistake, Mistakes, Place, Settings, document::Document};
 
-use super::{Cases, Interest, Origin, Subscriber, SubscriberId, SubscriberSet, Target};
+use super::{
+    Cases, Interest, Origin, Subscriber, SubscriberId, SubscriberSet, Target, watching::Look,
+};
 
 mod entry;
 pub mod request;
@@ -59,6 +61,8 @@ pub struct Loaded {
     pub set: SubscriberSet,
     /// What should be looked at, although it can be meant as it stands.
     pub warnings: Vec<Mistake>,
+    /// What the files looked like before they were read.
+    pub look: Look,
 }
 
 /// Everything that reading a directory brought to light.
@@ -76,13 +80,18 @@ pub struct Inspection {
 /// stand in. A relative path in a subscriber's file starts from that file's directory. The error
 /// holds every mistake there is.
 pub fn load_directory(directory: &Path, rules: &Rules) -> Result<Loaded, Mistakes> {
+    let look = Look::at(directory);
     let Inspection {
         set,
         mistakes,
         warnings,
     } = inspect_directory(directory, rules, &|name| std::env::var(name).ok());
     if mistakes.is_empty() {
-        Ok(Loaded { set, warnings })
+        Ok(Loaded {
+            set,
+            warnings,
+            look,
+        })
     } else {
         Err(mistakes)
     }

@@ -16,8 +16,10 @@ use crate::{
     webhook::{EventType, WebhookType},
 };
 
+mod certificates;
 mod store;
 
+pub use certificates::{CertificateMetrics, Shown};
 pub use store::StoreMetrics;
 
 /// From 1 ms to a minute.
@@ -87,6 +89,7 @@ pub struct Metrics {
     failures_in_a_row: GaugeVec,
     queue_messages: IntGaugeVec,
     subscribers: IntGaugeVec,
+    ready: IntGauge,
     broker_connected: IntGauge,
     broker_blocked: IntGauge,
     broker_reconnects: IntCounter,
@@ -94,6 +97,8 @@ pub struct Metrics {
     slow: IntGauge,
     /// What is told of the store.
     pub store: StoreMetrics,
+    /// What is told of certificates.
+    pub certificates: CertificateMetrics,
 }
 
 impl Metrics {
@@ -157,6 +162,10 @@ impl Metrics {
                 &["queue"],
             )?,
             subscribers: gauges("hookbridge_subscribers", "Subscribers known.", &["state"])?,
+            ready: gauge(
+                "hookbridge_ready",
+                "Whether the bridge does its work, as /readyz says (1), or not (0).",
+            )?,
             broker_connected: gauge(
                 "hookbridge_broker_connected",
                 "Whether the home broker is connected (1) or not (0).",
@@ -181,6 +190,7 @@ impl Metrics {
                 "Subscribers whose deliveries go through the slow lanes.",
             )?,
             store: StoreMetrics::new(&registry)?,
+            certificates: CertificateMetrics::new(&registry)?,
             registry: registry.clone(),
         };
         metrics.touch();
@@ -208,8 +218,15 @@ impl Metrics {
             self.delivery_latency.with_label_values(&[transport]);
             self.in_flight.with_label_values(&[transport]);
         }
+        for kind in WebhookType::ALL {
+            let unknown = Transport::Unknown.as_str();
+            self.deliveries
+                .with_label_values(&[kind.name(), unknown, "dead"]);
+        }
         for kind in EventType::ALL {
-            self.events.with_label_values(&[kind.name(), "accepted"]);
+            for result in ["accepted", "rejected"] {
+                self.events.with_label_values(&[kind.name(), result]);
+            }
         }
         self.events.with_label_values(&["other", "rejected"]);
     }
@@ -293,6 +310,11 @@ impl Metrics {
     /// How many subscribers are slow.
     pub fn slow(&self, count: usize) {
         self.slow.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Whether the bridge does its work.
+    pub fn ready(&self, ready: bool) {
+        self.ready.set(ready.into());
     }
 
     /// The state of the home broker.

@@ -4,6 +4,7 @@
 pub mod api;
 pub mod bridge;
 pub mod broker;
+pub mod certificates;
 pub mod client;
 pub mod cluster;
 pub mod eventually;
@@ -12,8 +13,10 @@ pub mod http;
 pub mod lane;
 pub mod line;
 pub mod management;
+pub mod picture;
 pub mod planted;
 pub mod postgres;
 pub mod program;
+pub mod prometheus;
 pub mod proxy;
 pub mod raw;

@@ -4,7 +4,9 @@ use super::*;
 
 fn check(config: &str, environment: &[(&str, &str)]) -> (bool, String) {
     let args = CheckArgs {
-        config: config.into(),
+        config: ConfigArgs {
+            config: config.into(),
+        },
     };
     let pairs = environment.iter();
     let pairs = pairs.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));

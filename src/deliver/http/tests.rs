@@ -61,6 +61,8 @@ fn targets() -> TargetsSettings {
     TargetsSettings {
         allow_networks: Vec::new(),
         ca_file: None,
+        client_certificate_file: None,
+        client_key_file: None,
         proxy: None,
     }
 }

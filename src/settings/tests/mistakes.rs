@@ -117,6 +117,7 @@ fn targets_and_everything_else() {
         ("[targets]\nproxy = \"proxy:3128\"", 2, "another scheme", "https://"),
         ("[targets]\nca_file = \"none\"", 2, "does not exist", "correct the path"),
         ("[subscribers]\ndirectory = \"\"", 2, "is empty", "directory"),
+        ("[subscribers]\nwatch = \"soon\"", 2, "not a duration", "\"5s\""),
         ("[store]\nurl = \"mysql://x\"", 2, "neither sqlite:// nor postgres://", "sqlite://hookbridge.db"),
         ("[store]\nurl = \"sqlite://\"", 2, "names no file", "the path of a file"),
         ("[store]\nurl = \"postgres://h/d\"\nsecret_key_file = \"none\"", 3, "does not exist", "correct the path"),
@@ -128,7 +129,8 @@ fn targets_and_everything_else() {
         ("[log]\nformat = \"xml\"", 2, "holds \"xml\"", "\"text\", \"json\""),
         ("[log]\nlevel = \"inof\"", 2, "holds \"inof\"", "\"info\""),
         ("[log]\nlevel = \"info,hookbridge=loud\"", 2, "is not a filter", "hookbridge=debug"),
-        ("[telemetry]\notlp_endpoint = \"http://a\"", 2, "exports no traces", "/metrics"),
+        ("[telemetry]\notlp_endpoint = \"collector:4318\"", 2, "has another scheme", "whole URL"),
+        ("[telemetry]\notlp_endpoint = \"http://a:b@c:4318\"", 2, "a user or a password", "OTEL_EXPORTER_OTLP_HEADERS"),
     ]);
 }
 

@@ -9,6 +9,7 @@ pub struct StoreMetrics {
     dead_letters: IntGauge,
     archived: IntCounterVec,
     removed: IntCounter,
+    configured: IntGauge,
     connected: IntGauge,
 }
 
@@ -26,6 +27,10 @@ impl StoreMetrics {
             "hookbridge_dead_letters",
             "Dead letters held in the store and not yet replayed.",
         );
+        let configured = IntGauge::new(
+            "hookbridge_store_configured",
+            "Whether the settings name a store (1) or not (0).",
+        );
         let connected = IntGauge::new(
             "hookbridge_store_connected",
             "Whether the store is there (1) or not (0, also without one).",
@@ -34,6 +39,7 @@ impl StoreMetrics {
             dead_letters: registered(registry, dead_letters)?,
             archived: registered(registry, IntCounterVec::new(archived, &["kind"]))?,
             removed: registered(registry, removed)?,
+            configured: registered(registry, configured)?,
             connected: registered(registry, connected)?,
         };
         for kind in ["dead", "rejected", "lost"] {
@@ -57,6 +63,11 @@ impl StoreMetrics {
     pub fn held(&self, count: u64) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         self.dead_letters.set(count);
+    }
+
+    /// Whether there is to be a store.
+    pub fn configured(&self, configured: bool) {
+        self.configured.set(configured.into());
     }
 
     /// Whether the store is there.

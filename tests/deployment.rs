@@ -1,0 +1,127 @@
+//! What `deploy/` ships is sound: the settings and subscribers of the image, of the compose file, of
+//! Kubernetes and of the Debian package, each with its secrets where it says that they are.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use tempfile::TempDir;
+
+fn shipped(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("deploy")
+        .join(path)
+}
+
+/// A folder with settings and subscribers, as they are when they are mounted somewhere: a path that
+/// is named in them begins with one in here.
+struct Mounted {
+    folder: TempDir,
+    /// Folders that the texts name, and which of ours stand for them.
+    folders: Vec<(&'static str, PathBuf)>,
+}
+
+impl Mounted {
+    fn new(folders: &[&'static str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("subscribers")).unwrap();
+        let ours = |(index, named): (usize, &&'static str)| {
+            let path = folder.path().join(format!("mounted-{index}"));
+            fs::create_dir(&path).unwrap();
+            (*named, path)
+        };
+        let folders = folders.iter().enumerate().map(ours).collect();
+        Self { folder, folders }
+    }
+
+    /// Mounts a shipped file under a name of its own.
+    fn file(&self, from: &str, to: &str) {
+        let mut text = fs::read_to_string(shipped(from)).unwrap();
+        for (named, path) in &self.folders {
+            assert!(!named.ends_with('/'));
+            text = text.replace(named, path.to_str().unwrap());
+        }
+        fs::write(self.folder.path().join(to), text).unwrap();
+    }
+
+    /// Puts the compose file's secrets into the folder that stands for `named`.
+    fn secrets(&self, named: &str) {
+        let (_, path) = self.folders.iter().find(|(n, _)| *n == named).unwrap();
+        for entry in fs::read_dir(shipped("compose/secrets")).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), path.join(entry.file_name())).unwrap();
+        }
+    }
+
+    /// What `hookbridge check` says of it.
+    fn check(&self) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_hookbridge"))
+            .arg("check")
+            .env(
+                "HOOKBRIDGE_CONFIG",
+                self.folder.path().join("hookbridge.toml"),
+            )
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            output.status.success(),
+            "{text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        text
+    }
+}
+
+#[test]
+fn the_settings_of_the_image_and_of_the_package_are_sound() {
+    for settings in ["docker/hookbridge.toml", "debian/hookbridge.toml"] {
+        let mounted = Mounted::new(&["/var/lib/hookbridge", "/etc/hookbridge/subscribers"]);
+        mounted.file(settings, "hookbridge.toml");
+        let said = mounted.check();
+        assert!(said.contains("ok: 0 subscribers"), "{settings}: {said}");
+    }
+}
+
+#[test]
+fn the_settings_and_subscribers_of_the_compose_file_are_sound() {
+    let mounted = Mounted::new(&["/run/secrets"]);
+    mounted.secrets("/run/secrets");
+    mounted.file("compose/hookbridge.toml", "hookbridge.toml");
+    for name in ["everything", "northwind", "fixit", "broken"] {
+        let file = format!("subscribers/{name}.toml");
+        mounted.file(&format!("compose/{file}"), &file);
+    }
+    let said = mounted.check();
+    assert!(said.contains("ok: 4 subscribers (4 enabled)"), "{said}");
+}
+
+#[test]
+fn the_settings_and_subscribers_of_kubernetes_are_sound() {
+    for overlay in ["base", "overlays/single"] {
+        let mounted = Mounted::new(&["/etc/hookbridge/secrets", "/var/lib/hookbridge"]);
+        mounted.secrets("/etc/hookbridge/secrets");
+        let settings = format!("kubernetes/{overlay}/hookbridge.toml");
+        mounted.file(&settings, "hookbridge.toml");
+        mounted.file(
+            "kubernetes/base/subscribers/example.toml",
+            "subscribers/example.toml",
+        );
+        mounted.file(
+            "kubernetes/overlays/production/northwind.toml",
+            "subscribers/northwind.toml",
+        );
+        // Keys of the secret that is mounted beside them.
+        let subscribers = mounted.folder.path().join("subscribers");
+        fs::write(subscribers.join("northwind.authorization"), "Bearer x").unwrap();
+        let secret = shipped("compose/secrets/signing_secret");
+        fs::copy(secret, subscribers.join("northwind.signing_secret")).unwrap();
+        let said = mounted.check();
+        assert!(
+            said.contains("ok: 2 subscribers (1 enabled)"),
+            "{overlay}: {said}"
+        );
+    }
+}
