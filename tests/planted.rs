@@ -78,14 +78,15 @@ fn the_search_finds_what_it_looks_for() {
 }
 
 /// Who may start the program or build a bridge: each of them searches what it shows, or (the
-/// healthcheck, the demo) is given no secret.
-const STARTERS: [&str; 6] = [
+/// healthcheck, the demo, a check of the shipped settings) is given no secret.
+const STARTERS: [&str; 7] = [
     "support/bridge.rs",
     "support/line.rs",
     "support/program.rs",
     "secrets.rs",
     "admin_doors.rs",
     "demo.rs",
+    "deployment.rs",
 ];
 
 #[test]
