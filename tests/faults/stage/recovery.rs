@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::{Fault, Recovery, Stage, Window};
+use super::{Fault, Recovery, Stage, Window, leniency};
 use crate::{
     faults::{
         cast::Who,
@@ -54,7 +54,7 @@ impl Stage {
         if lines > fault.lines * (1 + minutes) {
             self.wrong(format!("{}: {lines} lines of log", fault.what));
         }
-        if took > fault.within {
+        if took > fault.within * leniency(self.options.name) {
             self.wrong(format!("{}: back after {took:?}", fault.what));
         }
         self.recoveries.borrow_mut().push(Recovery { took, lines });
