@@ -33,6 +33,8 @@ pub struct Terms {
     pub slow: Vec<(Who, Instant, Instant)>,
     /// Those whom a fault hurts besides their own plan: they may get less than their fate.
     pub hurt: Vec<Who>,
+    /// Whether a fault deleted a queue: nothing else may bring anything into `lost`.
+    pub queues_deleted: bool,
 }
 
 impl Terms {
@@ -77,7 +79,7 @@ pub struct Account {
     /// How late the retries came that a fault or their slow subscriber held up, where that was longer
     /// than a retry may take.
     pub held_up: Vec<Duration>,
-    /// Delivered or dead otherwise than the plan of the run says.
+    /// Delivered, dead or lost otherwise than the plan of the run says.
     pub misled: usize,
     /// Dead letters of one delivery beyond the first.
     pub dead_twice: usize,
@@ -110,6 +112,10 @@ impl Account {
         if !pair.accounted() {
             self.missing += 1;
             self.blame(pair, "is nowhere");
+        }
+        if pair.lost > 0 && !terms.queues_deleted {
+            self.misled += 1;
+            self.blame(pair, "is in `lost`, and no queue was deleted");
         }
         let hurt = terms.hurt.contains(&pair.who);
         let windows = windows.iter().filter(|window| hurt || !window.only_hurt);

@@ -21,7 +21,11 @@ const SOON: Duration = Duration::from_secs(10);
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a minute: make faults"]
 async fn lanes_that_are_deleted_come_back() {
-    let (stage, bridge) = Stage::ready(Options::new("lane-deleted")).await;
+    let options = Options {
+        queues_deleted: true,
+        ..Options::new("lane-deleted")
+    };
+    let (stage, bridge) = Stage::ready(options).await;
     let lanes = [
         lane("first", Who::HttpWell),
         lane("first", Who::AwayWell),

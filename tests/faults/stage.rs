@@ -54,6 +54,8 @@ pub struct Options {
     pub patience: Duration,
     /// The subscribers that the faults hurt besides their own plan.
     pub hurt: Vec<Who>,
+    /// Whether the faults delete queues.
+    pub queues_deleted: bool,
     /// Who takes part besides the regular cast.
     pub guests: Vec<Who>,
     /// Further settings of the bridges.
@@ -76,6 +78,7 @@ impl Options {
             late: Duration::from_secs(3) * leniency(name),
             patience: SETTLE,
             hurt: Vec::new(),
+            queues_deleted: false,
             guests: Vec::new(),
             settings: Vec::new(),
         }

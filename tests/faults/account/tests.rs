@@ -13,6 +13,7 @@ const TERMS: Terms = Terms {
     late: Duration::from_secs(3),
     slow: Vec::new(),
     hurt: Vec::new(),
+    queues_deleted: false,
 };
 
 /// One event that everybody entitled got, as planned, but for the moody one.
@@ -61,6 +62,20 @@ fn a_pair_that_is_nowhere_is_missing() {
         .unwrap()
         .delivered = false;
     assert_eq!(account(&ledger, &[]).missing, 1);
+}
+
+#[test]
+fn what_is_in_lost_is_wrong_unless_a_queue_was_deleted() {
+    let (ledger, _) = book();
+    ledger.lost(&id(Who::HomeWell));
+    assert_eq!(account(&ledger, &[]).misled, 1);
+    let terms = Terms {
+        hurt: vec![Who::HttpMoody],
+        queues_deleted: true,
+        ..TERMS
+    };
+    let account = Account::of(&ledger.book(), &terms, &[]);
+    assert!(account.wrong.is_empty(), "{account:#?}");
 }
 
 #[test]

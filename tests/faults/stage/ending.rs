@@ -156,6 +156,7 @@ impl Stage {
             timeout: self.options.timeout,
             late: self.options.late,
             hurt: self.options.hurt.clone(),
+            queues_deleted: self.options.queues_deleted,
         };
         let account = Account::of(&self.ledger.book(), &terms, &self.windows.borrow());
         let wrong = self.wrong.take();
