@@ -40,7 +40,7 @@ pub(in crate::broker) fn sift(
         sieve: Sieve::new(own_max),
         name: name.to_owned(),
         said: false,
-        failed: None,
+        hung_up: None,
     })
 }
 
@@ -51,8 +51,8 @@ pub(in crate::broker) struct Sifted<S> {
     sieve: Sieve,
     name: String,
     said: bool,
-    /// Why writing failed, until the broker's own last words are read.
-    failed: Option<io::Error>,
+    /// What writing came to when the broker hung up, until all that it had sent is read.
+    hung_up: Option<io::Error>,
 }
 
 impl<S> Sifted<S> {
@@ -80,34 +80,18 @@ impl<S> Sifted<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> Sifted<S> {
-    /// What `write` comes to, once it is known why it failed: a broker that hangs up says why just
-    /// before, and what is written meanwhile fails with "connection reset" while its reason is yet to
-    /// be read. Under TLS 1.3 this is how a broker refuses a certificate.
-    fn judge<T>(
-        &mut self,
-        context: &mut Context<'_>,
-        write: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if self.failed.is_none() {
-            match ready!(write(Pin::new(&mut self.stream), context)) {
-                Err(error) if is_hanging_up(&error) => self.failed = Some(error),
-                result => return Poll::Ready(result),
+impl<S> Sifted<S> {
+    /// Keeps back that a write failed because the broker hung up, for as long as there is something
+    /// of the broker's to read: its last words say why, and the client library reads no more once it
+    /// hears of the failure. Under TLS 1.3 this is how a broker refuses a certificate.
+    fn keep_back<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match written {
+            Poll::Ready(Err(error)) if is_hanging_up(&error) => {
+                self.hung_up = Some(error);
+                Poll::Pending
             }
+            written => written,
         }
-        let last = loop {
-            match ready!(Pin::new(&mut self.stream).poll_read(context, self.sieve.room())) {
-                Ok(0) => break None,
-                Ok(count) => self.sieve.fill(count)?,
-                Err(error) if is_hanging_up(&error) => break None,
-                Err(error) => break Some(error),
-            }
-        };
-        let failed = self.failed.take();
-        let error = last.or(failed);
-        Poll::Ready(Err(
-            error.unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())
-        ))
     }
 }
 
@@ -131,10 +115,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Sifted<S> {
                 return Poll::Ready(Ok(count));
             }
             let stream = Pin::new(&mut this.stream);
-            let count = ready!(stream.poll_read(context, this.sieve.room()))?;
+            let count = match ready!(stream.poll_read(context, this.sieve.room())) {
+                Ok(count) => count,
+                Err(error) if is_hanging_up(&error) && this.hung_up.is_some() => 0,
+                Err(error) => return Poll::Ready(Err(error)),
+            };
             if count == 0 {
                 this.sieve.finish();
-                return Poll::Ready(Ok(this.sieve.take(out)));
+                let count = this.sieve.take(out);
+                return Poll::Ready(match this.hung_up.take_if(|_| count == 0) {
+                    Some(error) => Err(error),
+                    None => Ok(count),
+                });
             }
             this.sieve.fill(count)?;
             this.tell();
@@ -142,13 +134,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Sifted<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Sifted<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Sifted<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.judge(context, |stream, context| stream.poll_write(context, bytes))
+        if self.hung_up.is_some() {
+            return Poll::Pending;
+        }
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.keep_back(written)
     }
 
     fn poll_write_vectored(
@@ -156,13 +152,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Sifted<S> {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.judge(context, |stream, context| {
-            stream.poll_write_vectored(context, slices)
-        })
+        if self.hung_up.is_some() {
+            return Poll::Pending;
+        }
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.keep_back(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.judge(context, AsyncWrite::poll_flush)
+        if self.hung_up.is_some() {
+            return Poll::Pending;
+        }
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.keep_back(flushed)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -206,7 +208,7 @@ impl Reactor for Sifting {
 mod tests {
     use std::collections::VecDeque;
 
-    use futures_util::{AsyncWriteExt, FutureExt, task::noop_waker_ref};
+    use futures_util::{AsyncReadExt, AsyncWriteExt, FutureExt};
 
     use super::*;
 
@@ -253,12 +255,12 @@ mod tests {
             sieve: Sieve::new(0),
             name: String::new(),
             said: false,
-            failed: None,
+            hung_up: None,
         }
     }
 
     #[test]
-    fn a_failed_write_tells_what_the_broker_said_before_it_hung_up() {
+    fn what_the_broker_said_before_it_hung_up_is_read_before_a_write_fails() {
         let alert = || io::Error::new(io::ErrorKind::InvalidData, "certificate required");
         let reset = || io::Error::from(io::ErrorKind::ConnectionReset);
         let last_words: [(Vec<io::Result<&[u8]>>, io::ErrorKind); 4] = [
@@ -268,22 +270,21 @@ mod tests {
             (vec![Err(reset())], io::ErrorKind::BrokenPipe),
         ];
         for (reads, expected) in last_words {
-            let flushed = hung_up(reads).flush().now_or_never().unwrap();
-            assert_eq!(flushed.unwrap_err().kind(), expected);
+            let mut stream = hung_up(reads);
+            assert!(stream.flush().now_or_never().is_none(), "not known yet");
+            let read = stream.read(&mut [0; 16]).now_or_never().unwrap();
+            assert_eq!(read.unwrap_err().kind(), expected);
         }
     }
 
     #[test]
-    fn last_words_that_are_on_their_way_are_waited_for() {
-        let mut stream = hung_up([]);
-        let mut context = Context::from_waker(noop_waker_ref());
-        let written = Pin::new(&mut stream).poll_write(&mut context, b"AMQP");
-        assert!(written.is_pending(), "nothing is known yet");
-        stream.stream.0.push_back(Ok(&[]));
-        let written = Pin::new(&mut stream).poll_write(&mut context, b"AMQP");
-        let Poll::Ready(Err(error)) = written else {
-            panic!("{written:?}");
-        };
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    fn frames_that_came_before_it_hung_up_reach_the_client_library() {
+        const HEARTBEAT: &[u8] = &[8, 0, 0, 0, 0, 0, 0, 0xce];
+        let mut stream = hung_up([Ok(HEARTBEAT), Ok(HEARTBEAT), Ok(&[])]);
+        assert!(stream.write(b"AMQP").now_or_never().is_none());
+        let mut all = Vec::new();
+        let read = stream.read_to_end(&mut all).now_or_never().unwrap();
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(all, HEARTBEAT.repeat(2));
     }
 }
