@@ -1,5 +1,5 @@
-//! Connections: dialling with a deadline, small frames and heartbeats, and pools of publishing
-//! connections. None recovers by itself: who uses one asks for another.
+//! Connections: dialling with a deadline, small frames and heartbeats. None recovers by itself: who
+//! uses one asks for another.
 
 use std::{
     future::Future,
@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 pub use lapin::Connection;
@@ -238,10 +238,28 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// Connects, within five seconds.
+    /// Connects, within five seconds of knowing where to.
     pub async fn connect(&self) -> Result<Connection, ConnectError> {
+        let uri = self.uri()?;
+        // Not part of the five seconds: a look-up takes as many for each name server that is away.
+        let addresses = self.resolve(&uri);
+        let addresses = deadline("resolve", OPERATION_TIMEOUT, addresses).await?;
         // Boxed, since it is large, and part of every future that may have to connect.
-        deadline("connect", CONNECT_TIMEOUT, Box::pin(self.dial())).await
+        let dialing = Box::pin(self.dial(uri, addresses));
+        deadline("connect", CONNECT_TIMEOUT, dialing).await
+    }
+
+    async fn resolve(&self, uri: &AMQPUri) -> Result<Vec<SocketAddr>, ConnectError> {
+        let host = uri.authority.host.clone();
+        let resolved = (self.resolver)(host.clone(), uri.authority.port).await;
+        let found = resolved.and_then(|addresses| match addresses.is_empty() {
+            true => Err(io::Error::from(io::ErrorKind::NotFound)),
+            false => Ok(addresses),
+        });
+        found.map_err(|error| {
+            let error = Arc::new(error);
+            ConnectError::Dial(DialError::Resolve { host, error })
+        })
     }
 
     /// The virtual host that the URI names.
@@ -273,15 +291,17 @@ impl Dialer {
         ConnectionProperties::default().with_connection_name(self.name.clone().into())
     }
 
-    async fn dial(&self) -> Result<Connection, ConnectError> {
-        let uri = self.uri()?;
+    async fn dial(
+        &self,
+        uri: AMQPUri,
+        addresses: Vec<SocketAddr>,
+    ) -> Result<Connection, ConnectError> {
         let tls = self.tls.load().await?;
-        let resolver = self.resolver.clone();
         let name = self.name.clone();
         let runtime = default_runtime()?;
         let sifted = sifted_runtime(runtime.clone());
         let connect = async move |uri: AMQPUri, _: SiftedRuntime| {
-            let dialing = dial(&uri, &resolver, &tls, &runtime);
+            let dialing = dial(&uri, &addresses, &tls, &runtime);
             // The client library's thread outlives a caller that gave up: end the dialling, too.
             let stream = tokio::time::timeout(CONNECT_TIMEOUT, dialing)
                 .await
@@ -294,34 +314,29 @@ impl Dialer {
     }
 }
 
+/// Connects to the first address that answers. Each has its share of the time, so that one behind
+/// which nothing is does not keep those after it from being tried.
 async fn dial<RK>(
     uri: &AMQPUri,
-    resolver: &Resolver,
+    addresses: &[SocketAddr],
     tls: &OwnedTLSConfig,
     runtime: &async_rs::Runtime<RK>,
 ) -> io::Result<AsyncTcpStream<<RK as async_rs::traits::Reactor>::TcpStream>>
 where
     RK: async_rs::traits::RuntimeKit + Sync,
 {
-    let host = uri.authority.host.clone();
-    let addresses = resolver(host.clone(), uri.authority.port)
-        .await
-        .map_err(|error| {
-            io::Error::other(DialError::Resolve {
-                host: host.clone(),
-                error: Arc::new(error),
-            })
-        })?;
-    let mut failed = io::Error::other(DialError::Resolve {
-        host: host.clone(),
-        error: Arc::new(io::Error::from(io::ErrorKind::NotFound)),
-    });
-    for address in addresses {
-        let stream = match AsyncTcpStream::connect(runtime, address).await {
+    let host = &uri.authority.host;
+    let end = Instant::now() + CONNECT_TIMEOUT;
+    let mut failed = io::Error::from(io::ErrorKind::NotFound);
+    for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
+        let share = end.duration_since(Instant::now()) / u32::try_from(left).unwrap_or(u32::MAX);
+        let connecting = AsyncTcpStream::connect(runtime, *address);
+        let connected = tokio::time::timeout(share, connecting).await;
+        let stream = match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => stream,
             Err(error) => {
                 failed = io::Error::other(DialError::Connect {
-                    address,
+                    address: *address,
                     error: Arc::new(error),
                 });
                 continue;
@@ -329,7 +344,7 @@ where
         };
         return match uri.scheme {
             AMQPScheme::AMQP => Ok(stream),
-            AMQPScheme::AMQPS => stream.into_tls(&host, tls.as_ref()).await.map_err(|error| {
+            AMQPScheme::AMQPS => stream.into_tls(host, tls.as_ref()).await.map_err(|error| {
                 io::Error::other(DialError::Tls {
                     host: host.clone(),
                     error: Arc::new(error),

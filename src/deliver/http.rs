@@ -53,6 +53,9 @@ const USER_AGENT: &str = concat!("hookbridge/", env!("CARGO_PKG_VERSION"));
 const IDLE_CONNECTIONS: usize = crate::courses::HOST_LIMIT;
 /// Below the 2 and 5 seconds after which common servers close an idle connection.
 const IDLE_TIME: Duration = Duration::from_millis(1500);
+/// How long connecting may take, TLS included. The addresses of a name share it, so that one behind
+/// which nothing is does not keep the others from being tried.
+const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// At most this much of an answer is read, in bytes.
 const ANSWER_LIMIT: usize = 64 * 1024;
 /// How long the body of an answer that is a failure already may take.
@@ -106,6 +109,7 @@ impl HttpSender {
             .retry(retry::never())
             .no_proxy()
             .tcp_nodelay(true)
+            .connect_timeout(CONNECT_TIME)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .pool_idle_timeout(IDLE_TIME)
             // As much as an endpoint may send before it is read.
