@@ -26,6 +26,7 @@ mod audience;
 mod broker_tls;
 mod cluster;
 mod commands;
+mod connecting;
 mod dashboard;
 mod declared_anew;
 mod deleted_exchange;

@@ -3,7 +3,11 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    net::Ipv4Addr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use deadpool::managed::{self, Metrics, Object, Pool, PoolError, RecycleResult, Timeouts};
@@ -11,9 +15,7 @@ use lapin::{Channel, Connection, ConnectionStatus, runtime::default_runtime};
 use secrecy::ExposeSecret;
 use tokio::sync::OnceCell;
 
-use super::connection::{
-    CONNECT_TIMEOUT, ConnectError, Dialer, HEARTBEAT, SMALL_FRAMES, deadline, ipv6_literal,
-};
+use super::connection::{CONNECT_TIMEOUT, ConnectError, Dialer, HEARTBEAT, SMALL_FRAMES, deadline};
 
 /// A connection of a pool.
 pub struct Pooled {
@@ -32,13 +34,15 @@ pub struct Manager {
 
 impl Manager {
     /// `deadpool-lapin` makes a connection where nothing needs adding; our own dialler, where there
-    /// are private certificate authorities, client certificates, or addresses to be judged.
+    /// are private certificate authorities, client certificates, addresses to be judged, or a name,
+    /// which may lead to several addresses.
     async fn make(&self) -> Result<Connection, ConnectError> {
         let tls = &self.dialer.tls;
         let uri = self.dialer.current()?;
         let uri = uri.expose_secret();
         let nothing_to_add = tls.ca.is_none() && tls.identity.is_none();
-        if !self.home || !nothing_to_add || ipv6_literal(uri).is_some() {
+        let host = self.dialer.uri()?.authority.host;
+        if !self.home || !nothing_to_add || host.parse::<Ipv4Addr>().is_err() {
             return self.dialer.connect().await;
         }
         // The URI goes in as text: the limits that `Dialer::uri` sets are written into its query.
@@ -81,7 +85,7 @@ impl managed::Manager for Manager {
 #[derive(Clone)]
 pub struct Source {
     pool: Pool<Manager>,
-    leases: Arc<()>,
+    leases: Arc<AtomicUsize>,
     is_home: bool,
 }
 
@@ -95,8 +99,19 @@ impl std::fmt::Debug for Source {
 
 /// Keeps a connection from being closed as idle.
 #[derive(Debug)]
-pub struct Lease {
-    _held: Arc<()>,
+pub struct Lease(Arc<AtomicUsize>);
+
+impl Lease {
+    fn new(leases: &Arc<AtomicUsize>) -> Self {
+        leases.fetch_add(1, Ordering::Relaxed);
+        Self(leases.clone())
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A connection out of a pool, to open a channel on.
@@ -118,6 +133,12 @@ impl Leased {
     pub async fn asking(&self) -> Result<Channel, lapin::Error> {
         let open = || self.create_channel();
         self.connection.asking.get_or_try_init(open).await.cloned()
+    }
+
+    /// Takes the connection out of the pool, since it has all the channels that the broker allows: it
+    /// lives for as long as they do, and the pool makes another.
+    pub fn retire(self) {
+        drop(Object::take(self.connection));
     }
 
     /// Gives the connection back to the pool; the channels opened on it go on.
@@ -154,7 +175,7 @@ impl Source {
         let pool = pool.expect("a pool without timeouts");
         Self {
             pool,
-            leases: Arc::new(()),
+            leases: Arc::default(),
             is_home,
         }
     }
@@ -162,22 +183,17 @@ impl Source {
     /// A live connection; a new one until there are as many as the pool may have, so that channels
     /// spread over them.
     pub async fn connection(&self) -> Result<Leased, ConnectError> {
+        // First of all, so that what is about to be used is not closed as idle.
+        let lease = Lease::new(&self.leases);
         let mut connection = self.get().await?;
         let status = self.pool.status();
-        if status.size < status.max_size {
-            match self.get().await {
-                Ok(another) => connection = another,
-                // The one that there is serves as well.
-                Err(error) if error.lack().is_some() => {}
-                Err(error) => return Err(error),
-            }
+        // The one that there is serves as well where no other can be had: the broker may allow no more.
+        if status.size < status.max_size
+            && let Ok(another) = self.get().await
+        {
+            connection = another;
         }
-        Ok(Leased {
-            connection,
-            lease: Lease {
-                _held: self.leases.clone(),
-            },
-        })
+        Ok(Leased { connection, lease })
     }
 
     async fn get(&self) -> Result<Object<Manager>, ConnectError> {
@@ -211,7 +227,7 @@ impl Source {
 
     /// Closes the connections if no channel is open on any.
     pub fn close_if_idle(&self) {
-        if Arc::strong_count(&self.leases) == 1 {
+        if self.leases.load(Ordering::Relaxed) == 0 {
             self.pool.retain(|_, _| false);
         }
     }

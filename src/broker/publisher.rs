@@ -43,6 +43,9 @@ const WINDOW: usize = 1_024;
 const SHARED_WINDOW: usize = 192;
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(100);
+/// Connections on which a channel is asked for, where each has all that the broker allows already:
+/// others may be quicker to fill up a new one.
+const CONNECTIONS_TRIED: usize = 8;
 /// Jobs that may wait for the task.
 const JOBS: usize = 64;
 
@@ -72,6 +75,9 @@ pub enum PublishError {
     /// The connection broke while the message was in flight.
     #[error("the connection to the broker was lost: {0}")]
     Lost(String),
+    /// All channels that the broker allows on the connection are open.
+    #[error("the broker allows no more channels on the connection (channel_max)")]
+    NoChannel,
     /// No connection could be made.
     #[error(transparent)]
     Unavailable(Arc<ConnectError>),
@@ -260,9 +266,20 @@ impl Task {
         }
     }
 
-    /// Opens a channel, and declares the queue unless it is `declared`. What goes wrong on a live
-    /// connection is not the connection's fault.
+    /// Opens a channel, on another connection if one has all that the broker allows.
     async fn open(&self, declared: bool) -> Result<Opened, PublishError> {
+        for _ in 0..CONNECTIONS_TRIED {
+            match self.open_on_one(declared).await {
+                Err(PublishError::NoChannel) => {}
+                opened => return opened,
+            }
+        }
+        Err(PublishError::NoChannel)
+    }
+
+    /// Opens a channel on the connection whose turn it is, and declares the queue unless it is
+    /// `declared`. What goes wrong on a live connection is not the connection's fault.
+    async fn open_on_one(&self, declared: bool) -> Result<Opened, PublishError> {
         let declare = self.declare.as_ref().filter(|_| !declared);
         let connecting = deadline(
             "connect",
@@ -292,6 +309,10 @@ impl Task {
         };
         let patient = home.then_some(&status);
         let opened = in_time(patient, opening).await;
+        if matches!(opened, Err(PublishError::NoChannel)) {
+            connection.retire();
+            return Err(PublishError::NoChannel);
+        }
         let (declaring, asking, channel) = opened.map_err(|error| match error {
             // A subscriber's queue has no part in this.
             PublishError::Timeout(limit) if home => {
@@ -373,6 +394,7 @@ fn channel_error(error: &lapin::Error) -> PublishError {
             AMQPErrorKind::Soft(_) => PublishError::ChannelClosed(amqp.get_message().to_string()),
             AMQPErrorKind::Hard(_) => PublishError::Lost(amqp.get_message().to_string()),
         },
+        ErrorKind::ChannelsLimitReached => PublishError::NoChannel,
         _ => PublishError::Lost(error.to_string()),
     }
 }

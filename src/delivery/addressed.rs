@@ -69,9 +69,12 @@ pub fn outcome(
 ) -> Option<Outcome> {
     let reason = match result {
         Ok(()) => return Some(Outcome::Delivered),
-        Err(PublishError::Lost(_) | PublishError::Unavailable(_) | PublishError::Stopped)
-            if home =>
-        {
+        Err(
+            PublishError::Lost(_)
+            | PublishError::NoChannel
+            | PublishError::Unavailable(_)
+            | PublishError::Stopped,
+        ) if home => {
             return None;
         }
         Err(error) => match error {
@@ -82,9 +85,10 @@ pub fn outcome(
             PublishError::ChannelClosed(_) => Reason::ChannelClosed,
             PublishError::AccessRefused(_) => Reason::AccessRefused,
             PublishError::Invalid(_) => Reason::Protocol,
-            PublishError::Lost(_) | PublishError::Unavailable(_) | PublishError::Stopped => {
-                Reason::Connect
-            }
+            PublishError::Lost(_)
+            | PublishError::NoChannel
+            | PublishError::Unavailable(_)
+            | PublishError::Stopped => Reason::Connect,
         },
     };
     let detail = result

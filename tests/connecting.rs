@@ -1,0 +1,174 @@
+//! Which connections there are, where addresses, connections or channels are short.
+
+use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use hookbridge::{
+    broker::{
+        connection::{Dialer, Resolver, TlsFiles, fixed_uri, system_resolver},
+        message::Message,
+        pool::Source,
+        publisher::Publisher,
+    },
+    cli::demo::node::{NodeOptions, PrivateNode},
+};
+use serde_json::json;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_util::task::TaskTracker;
+
+use crate::support::{
+    broker::{Vhost, node},
+    client::Client,
+    eventually::{SOON, eventually},
+    management,
+};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+fn dialer(uri: String, resolver: Resolver) -> Dialer {
+    Dialer {
+        uri: fixed_uri(uri.into()),
+        tls: TlsFiles::default(),
+        resolver,
+        name: "connecting".into(),
+        large_frames: false,
+    }
+}
+
+/// A message for a queue, through the default exchange.
+fn to(queue: &str, id: usize) -> Message {
+    Message {
+        exchange: String::new(),
+        routing_key: queue.to_owned(),
+        message_id: id.to_string(),
+        content_type: None,
+        kind: None,
+        app_id: None,
+        timestamp: None,
+        headers: Vec::new(),
+        body: "{}".into(),
+    }
+}
+
+/// An address at which nobody ever answers, as that of a machine that is off: what the system lets
+/// wait there is full. For as long as what comes with it lives.
+async fn silent() -> (SocketAddr, impl Sized) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        let connecting = TcpStream::connect(address);
+        match tokio::time::timeout(Duration::from_millis(500), connecting).await {
+            Ok(connected) => waiting.push(connected.unwrap()),
+            Err(_) => return (address, (listener, waiting)),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_does_not_answer_leaves_time_for_the_others() {
+    let vhost = Vhost::new("connecting");
+    let (silent, _kept) = silent().await;
+    let answers = SocketAddr::from(([127, 0, 0, 1], node().amqp_port()));
+    for addresses in [vec![silent, answers], vec![silent, silent, answers]] {
+        let resolver: Resolver = Arc::new(move |_, _| {
+            let addresses = addresses.clone();
+            Box::pin(async move { Ok(addresses) })
+        });
+        let uri = vhost.uri().replace("127.0.0.1", "broker.example");
+        let connection = dialer(uri, resolver).connect().await.unwrap();
+        assert!(connection.status().connected());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_one_connection_that_a_broker_allows_is_enough() {
+    let vhost = Vhost::new("connecting");
+    vhost.connect().await.declare_quorum("work").await;
+    eventually("the test's own connection is gone", SOON, async || {
+        connections(&vhost).is_empty().then_some(())
+    })
+    .await;
+    management::must(
+        "PUT",
+        &format!("vhost-limits/{}/max-connections", vhost.name),
+        &json!({"value": 1}),
+    );
+    let source = Source::outside(dialer(vhost.uri(), system_resolver()), 2);
+    let tasks = TaskTracker::new();
+    for id in 0..3 {
+        // Each opens a channel, and asks for a connection for it.
+        let publisher = Publisher::start_shared(source.clone(), None, &tasks);
+        publisher
+            .publish_one(to("work", id), TIMEOUT)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_without_a_channel_are_closed() {
+    let vhost = Vhost::new("connecting");
+    let source = Source::outside(dialer(vhost.uri(), system_resolver()), 1);
+    // As every publisher has one.
+    let _another = source.clone();
+    let lease = source.connection().await.unwrap().lease();
+    source.close_if_idle();
+    eventually("the connection is there", SOON, async || {
+        (!connections(&vhost).is_empty()).then_some(())
+    })
+    .await;
+    drop(lease);
+    source.close_if_idle();
+    eventually("the connection is closed", SOON, async || {
+        connections(&vhost).is_empty().then_some(())
+    })
+    .await;
+}
+
+/// The names of the connections in a virtual host.
+fn connections(vhost: &Vhost) -> HashSet<String> {
+    let listed = node().rabbitmqctl(&["-q", "list_connections", "vhost", "name"]);
+    let listed = listed.unwrap();
+    let lines = listed.lines().filter_map(|line| line.split_once('\t'));
+    lines
+        .filter(|(of, _)| *of == vhost.name)
+        .map(|(_, name)| name.to_owned())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_publishers_than_channels_on_a_connection_have_more_connections() {
+    const PUBLISHERS: usize = 12;
+    let options = NodeOptions {
+        config: vec!["channel_max = 4".to_owned()],
+        ..NodeOptions::default()
+    };
+    let start = tokio::task::spawn_blocking(move || PrivateNode::start(&options).unwrap());
+    let private = start.await.unwrap();
+    let client = Client::connect(&private.amqp_uri("/")).await;
+    client.declare_quorum("work").await;
+    let dialer = dialer(private.amqp_uri("/"), system_resolver());
+    let source = Source::home(dialer, 1).unwrap();
+    let tasks = TaskTracker::new();
+    let publishers: Vec<_> = (0..PUBLISHERS)
+        .map(|_| Publisher::start_shared(source.clone(), None, &tasks))
+        .collect();
+    let publishes = publishers
+        .iter()
+        .enumerate()
+        .map(async |(id, publisher)| publisher.publish_one(to("work", id), TIMEOUT).await);
+    // All at once, and nobody gives a channel back.
+    for published in join_all(publishes).await {
+        published.unwrap();
+    }
+    assert_eq!(
+        client.receive("work", PUBLISHERS, SOON).await.len(),
+        PUBLISHERS
+    );
+    let connections = private.rabbitmqctl(&["-q", "list_connections", "name"]);
+    let connections = connections.unwrap().lines().count();
+    assert!(connections > 4, "{connections} connections");
+}
