@@ -68,6 +68,22 @@ pub enum Presence {
     Failing(String),
 }
 
+/// Says that a consumer is there, and at its end that it is gone, whatever ends it.
+struct There<'a, F: Fn(Presence)>(&'a F);
+
+impl<'a, F: Fn(Presence)> There<'a, F> {
+    fn now(present: &'a F) -> Self {
+        present(Presence::There);
+        Self(present)
+    }
+}
+
+impl<F: Fn(Presence)> Drop for There<'_, F> {
+    fn drop(&mut self) {
+        (self.0)(Presence::Gone);
+    }
+}
+
 /// Consumes until `stop`: whenever the home broker is there, opens a channel and hands a session on
 /// it to `work`, which returns when the session is over. `present` hears whether the consumer is
 /// there, and once for each outage that it cannot be.
@@ -113,9 +129,9 @@ pub async fn consume<W, F>(
                         () = stop.cancelled() => {}
                         () = home.repaired() => {}
                     }
-                    present(Presence::There);
+                    let there = There::now(&present);
                     work(session).await;
-                    present(Presence::Gone);
+                    drop(there);
                     if stop.is_cancelled() {
                         home.keep(settler);
                         return;
