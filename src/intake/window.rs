@@ -106,8 +106,12 @@ impl Window {
     /// must not overtake a single one, which the broker would then take for an unknown tag, closing
     /// the channel. It is a task of its own, since it goes on while there is more to acknowledge.
     pub(super) fn settled(self: &Arc<Self>, tags: impl IntoIterator<Item = u64>) {
+        let mut tags = tags.into_iter().peekable();
+        if tags.peek().is_none() {
+            return;
+        }
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        tags.into_iter().for_each(|tag| events.settled(tag));
+        tags.for_each(|tag| events.settled(tag));
         if !std::mem::replace(&mut events.acknowledging, true) {
             self.tasks.spawn(self.clone().acknowledge());
         }
