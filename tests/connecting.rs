@@ -156,12 +156,12 @@ async fn more_publishers_than_channels_on_a_connection_have_more_connections() {
     let publishers: Vec<_> = (0..PUBLISHERS)
         .map(|_| Publisher::start_shared(source.clone(), None, &tasks))
         .collect();
-    let publishes = publishers
+    let all = publishers
         .iter()
         .enumerate()
         .map(async |(id, publisher)| publisher.publish_one(to("work", id), TIMEOUT).await);
     // All at once, and nobody gives a channel back.
-    for published in join_all(publishes).await {
+    for published in join_all(all).await {
         published.unwrap();
     }
     assert_eq!(

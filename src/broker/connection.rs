@@ -252,9 +252,11 @@ impl Dialer {
     async fn resolve(&self, uri: &AMQPUri) -> Result<Vec<SocketAddr>, ConnectError> {
         let host = uri.authority.host.clone();
         let resolved = (self.resolver)(host.clone(), uri.authority.port).await;
-        let found = resolved.and_then(|addresses| match addresses.is_empty() {
-            true => Err(io::Error::from(io::ErrorKind::NotFound)),
-            false => Ok(addresses),
+        let found = resolved.and_then(|addresses| {
+            if addresses.is_empty() {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            Ok(addresses)
         });
         found.map_err(|error| {
             let error = Arc::new(error);
@@ -355,7 +357,7 @@ where
     Err(failed)
 }
 
-pub(super) fn ipv6_literal(uri: &str) -> Option<Ipv6Addr> {
+fn ipv6_literal(uri: &str) -> Option<Ipv6Addr> {
     match url::Url::parse(uri).ok()?.host()? {
         // A host of a scheme that is not one of the web's is not read further.
         url::Host::Domain(name) => name.trim_matches(['[', ']']).parse().ok(),
