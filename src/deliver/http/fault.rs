@@ -39,6 +39,7 @@ pub(super) fn failure(error: &(dyn Error + 'static), connecting: bool) -> Failur
         .find_map(reason)
         .unwrap_or(match io_kind(error) {
             Some(io::ErrorKind::TimedOut) => Reason::Timeout,
+            _ if causes(error).any(is_timeout) => Reason::Timeout,
             // The TCP connection was there, and ended inside the handshake.
             Some(io::ErrorKind::UnexpectedEof) if connecting => Reason::Tls,
             _ if connecting => Reason::Connect,
@@ -70,6 +71,11 @@ fn reason(cause: &(dyn Error + 'static)) -> Option<Reason> {
         return Some(Reason::TargetForbidden);
     }
     cause.is::<rustls::Error>().then_some(Reason::Tls)
+}
+
+fn is_timeout(cause: &(dyn Error + 'static)) -> bool {
+    let request = cause.downcast_ref::<reqwest::Error>();
+    request.is_some_and(reqwest::Error::is_timeout)
 }
 
 fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {

@@ -1,5 +1,12 @@
 //! Where a delivery goes, and where it must not.
 
+use std::net::SocketAddr;
+
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
+
 use super::*;
 
 #[tokio::test]
@@ -17,6 +24,44 @@ async fn a_connection_that_is_not_made_in_time_is_a_timeout() {
         "{}",
         failure.detail
     );
+}
+
+#[tokio::test]
+async fn connecting_takes_ten_seconds_at_most_and_is_a_timeout_then() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let url = format!("https://receiver.example:{port}/hooks");
+    let failure = failed(send(&sender(), &url, PLENTY).await);
+    assert_eq!(failure.reason, Reason::Timeout);
+    assert!(
+        failure.detail.contains("cannot connect"),
+        "{}",
+        failure.detail
+    );
+}
+
+#[tokio::test]
+async fn an_address_that_does_not_answer_leaves_time_for_the_next() {
+    let receiver = Receiver::answering(OK, Then::Close).await;
+    // What the system lets wait there is full: as at a machine that is off, nobody answers.
+    let socket = TcpSocket::new_v4().unwrap();
+    let silent = SocketAddr::from(([127, 0, 0, 2], receiver.port));
+    socket.bind(silent).unwrap();
+    let _listener = socket.listen(0).unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(connected) = timeout(SHORT, TcpStream::connect(silent)).await {
+        waiting.push(connected.unwrap());
+    }
+    let guard = AddressGuard::with_lookup(
+        vec!["127.0.0.0/8".parse().unwrap()],
+        Lookup::Fixed(Arc::new(|_| {
+            let addresses = [[127, 0, 0, 2], [127, 0, 0, 1]];
+            Ok(addresses.map(IpAddr::from).to_vec())
+        })),
+    );
+    let sender = HttpSender::new(&targets(), guard).unwrap();
+    let url = format!("http://receiver.example:{}/hooks", receiver.port);
+    assert_eq!(send(&sender, &url, PLENTY).await, Outcome::Delivered);
 }
 
 #[tokio::test]
