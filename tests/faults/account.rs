@@ -49,6 +49,14 @@ impl Terms {
     fn unsettled(&self, begun: Instant, arrival: &Arrival, window: &Window) -> bool {
         window.repeats && begun <= window.to && arrival.at + self.timeout + UNSETTLED >= window.from
     }
+
+    /// Whether the deliveries of a subscriber waited their turn in a slow lane at that time.
+    fn slow_during(&self, who: Who, window: &Window) -> bool {
+        let slow = |(slow, from, to): &(Who, Instant, Instant)| {
+            *slow == who && *from <= window.to && *to >= window.from
+        };
+        self.slow.iter().any(slow)
+    }
 }
 
 /// A clock that counts milliseconds, and a broker that does, may differ by this.
@@ -151,7 +159,7 @@ impl Account {
     /// intake is repeated makes a second copy of a delivery, which has two attempts of its own: so
     /// there may be as many second attempts as there were first ones; and both copies may wait in
     /// their lane until after the interruption. And a move to `retry` that was in flight may have
-    /// been made twice.
+    /// been made twice, and so may one to the end of a slow lane, which is made twice a second.
     fn judge_repeats(&mut self, pair: &Pair, sent: Instant, terms: &Terms, windows: &[Window]) {
         let windows: Vec<_> = windows.iter().filter(|window| window.repeats).collect();
         let moved = of(pair, 1).any(|first| {
@@ -161,6 +169,11 @@ impl Account {
         let mut copies = 0;
         for attempt in [1, 2] {
             let times: Vec<_> = of(pair, attempt).collect();
+            let laps = windows.iter().filter(|window| {
+                let waited = |last: &&Arrival| sent <= window.to && last.at >= window.from;
+                times.last().is_some_and(waited) && terms.slow_during(pair.who, window)
+            });
+            let mut by_laps = (1_usize << laps.count().min(16)) - 1;
             let mut repeated = vec![false; times.len()];
             let mut of_copies = match attempt {
                 1 => 0,
@@ -183,6 +196,9 @@ impl Account {
                     self.repeats += 1;
                 } else if of_copies > 0 {
                     of_copies -= 1;
+                    self.repeats += 1;
+                } else if by_laps > 0 {
+                    by_laps -= 1;
                     self.repeats += 1;
                 } else {
                     self.unexplained += 1;

@@ -153,16 +153,24 @@ fn nine_in_ten(ledger: &Ledger, who: Who, from: Instant, to: Instant) -> Duratio
     times[times.len() * 9 / 10]
 }
 
-/// Both attempts of what was sent in this time fell into the alarm.
+/// Both attempts of what was sent in this time fell into the alarm, but for what waited so long for
+/// its turn in a slow lane that the alarm was over: that was delivered by the second.
 fn all_are_dead_as_blocked(ledger: &Ledger, from: Instant, to: Instant) {
     let book = ledger.book();
-    let mut seen = 0;
+    let (mut blocked, mut delivered) = (0, 0);
     for pair in book.pairs.values().filter(|pair| pair.who == Who::AwayWell) {
         if (from..to).contains(&book.events[pair.event].sent) {
-            seen += 1;
             let reasons: Vec<_> = pair.dead.iter().map(|dead| dead.reason.as_str()).collect();
-            assert_eq!(reasons, ["blocked"], "{pair:?}");
+            let second = pair.arrivals.iter().any(|arrival| arrival.attempt == 2);
+            match reasons[..] {
+                ["blocked"] => blocked += 1,
+                [] if pair.delivered && second => delivered += 1,
+                _ => panic!("{pair:?}"),
+            }
         }
     }
-    assert!(seen > 10, "only {seen} deliveries in an alarm");
+    assert!(
+        blocked > 10 && blocked > delivered,
+        "only {blocked} dead and {delivered} delivered of an alarm"
+    );
 }

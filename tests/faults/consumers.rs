@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use tokio::task::block_in_place;
+
 use super::{
     cast::Who,
     leaders::lane,
@@ -41,7 +43,7 @@ async fn lanes_that_are_deleted_come_back() {
         fault.cleared();
         stage.start_load();
         for lane in &lanes {
-            says(&bridge, &fault, &format!("consumer of {lane}")).await;
+            noticed(&stage, &bridge, &fault, lane).await;
         }
         stage.recovered(fault, &[&bridge]).await;
     }
@@ -67,7 +69,7 @@ async fn an_events_queue_that_is_deleted_comes_back() {
         }
         own_user::delete_queue(&stage, "hookbridge.events");
         fault.cleared();
-        says(&bridge, &fault, "consumer of hookbridge.events").await;
+        noticed(&stage, &bridge, &fault, "hookbridge.events").await;
         let ready = async || bridge.ready().then_some(());
         let what = "the bridge consumes events again";
         bridge.program.watch(what, SOON, ready).await;
@@ -89,15 +91,25 @@ async fn an_events_queue_that_is_deleted_comes_back() {
     stage.finish(vec![bridge]).await.must_hold();
 }
 
-/// Waits until `/readyz` gives a reason that holds this.
-async fn says(bridge: &Process, fault: &Fault, reason: &str) {
-    let said = async || {
+/// Waits until `/readyz` has said that the consumer of a deleted queue is not there, or it consumes
+/// from the new one already: `/readyz` is asked ten times a second, which may be too seldom.
+async fn noticed(stage: &Stage, bridge: &Process, fault: &Fault, queue: &str) {
+    let reason = format!("consumer of {queue}");
+    let noticed = async || {
         let samples = bridge.samples();
         let mut since = samples.iter().filter(|sample| sample.asked >= fault.from());
-        since
-            .any(|sample| sample.status == 503 && sample.words.contains(reason))
-            .then_some(())
+        let said = since.any(|sample| sample.status == 503 && sample.words.contains(&reason));
+        (said || consumers(stage, queue) > 0).then_some(())
     };
-    let what = format!("'{reason}' in /readyz");
-    bridge.program.watch(&what, SOON, said).await;
+    let what = format!("'{reason}' in /readyz, or it is there again");
+    bridge.program.watch(&what, SOON, noticed).await;
+}
+
+/// How many consumers a queue has; none if there is no such queue.
+fn consumers(stage: &Stage, queue: &str) -> usize {
+    let list = ["-q", "list_queues", "name", "consumers"];
+    let listed = block_in_place(|| stage.ground.home.rabbitmqctl(&list).unwrap());
+    let mut lines = listed.lines().filter_map(|line| line.split_once('\t'));
+    let found = lines.find(|(name, _)| *name == queue);
+    found.map_or(0, |(_, consumers)| consumers.parse().unwrap())
 }

@@ -4,14 +4,10 @@ use std::time::Duration;
 
 use tokio::task::block_in_place;
 
-use super::stage::{Options, Stage};
+use super::stage::{BOOT_PATIENCE, Options, Stage};
 
 const LEAST: Duration = Duration::from_millis(500);
 const MOST: Duration = Duration::from_secs(3);
-/// How long nothing may move: a node that boots elects all its leaders anew, and what is refused
-/// meanwhile on its way out of a wait queue waits for the broker's own clock (the page on
-/// reliability has it).
-const PATIENCE: Duration = Duration::from_mins(7);
 /// How soon the bridge must notice that its connection is gone.
 const NOTICE: Duration = Duration::from_secs(1);
 
@@ -28,7 +24,7 @@ async fn a_broker_killed_ten_times_loses_nothing() {
 
 async fn killed(name: &'static str, times: usize) {
     let options = Options {
-        patience: PATIENCE,
+        patience: BOOT_PATIENCE,
         ..Options::new(name)
     };
     let (stage, bridge) = Stage::ready(options).await;

@@ -35,6 +35,10 @@ pub use fault::{Fault, RECOVERY};
 const LOG: &str = "FAULTS_LOG";
 /// How long nothing may move, while something is on its way at the end, unless a run asks for more.
 const SETTLE: Duration = Duration::from_mins(1);
+/// How long nothing may move: a node that boots elects all its leaders anew, and what is refused
+/// meanwhile on its way out of a wait queue waits for the broker's own clock (the page on
+/// reliability has it).
+pub const BOOT_PATIENCE: Duration = Duration::from_mins(7);
 /// `delivery.shutdown_timeout` of the runs.
 pub const SHUTDOWN: Duration = Duration::from_secs(10);
 

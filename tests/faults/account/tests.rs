@@ -187,6 +187,40 @@ fn each_of_two_copies_may_be_cut_off_once_by_one_interruption() {
 }
 
 #[test]
+fn a_move_within_a_slow_lane_may_be_made_twice_at_each_interruption() {
+    let (ledger, now) = book();
+    let after = |seconds| now + Duration::from_secs(seconds);
+    let push = |attempt, at| {
+        let mut book = ledger.book();
+        let pair = book.pairs.get_mut(&id(Who::HttpMoody)).unwrap();
+        pair.arrivals.push(Arrival { attempt, at });
+    };
+    let windows = [11, 14].map(|at| Window {
+        from: after(at),
+        to: after(at),
+        repeats: true,
+        only_hurt: false,
+    });
+    let terms = Terms {
+        hurt: vec![Who::HttpMoody],
+        slow: vec![(Who::HttpMoody, after(5), after(30))],
+        ..TERMS
+    };
+    let unexplained = |terms: &Terms| Account::of(&ledger.book(), terms, &windows).unexplained;
+    push(1, now);
+    // Two interruptions make four of one.
+    (0..4).for_each(|_| push(2, after(20)));
+    assert_eq!(unexplained(&terms), 0);
+    let quick = Terms {
+        slow: Vec::new(),
+        ..terms.clone()
+    };
+    assert_eq!(unexplained(&quick), 3);
+    push(2, after(20));
+    assert_eq!(unexplained(&terms), 1);
+}
+
+#[test]
 fn a_third_attempt_is_seen() {
     let (ledger, _) = book();
     ledger.arrived(&id(Who::HttpMoody), 3, false);
