@@ -12,6 +12,7 @@ use crate::support::{
     api::{Answer, Api, OPERATOR, TOKENS, VIEWER},
     bridge::Setup,
     broker::Vhost,
+    certificates::{Authority, end_of},
     eventually::{SOON, eventually},
     program,
 };
@@ -177,6 +178,47 @@ async fn a_changed_token_or_certificate_is_taken_over_at_a_reload() {
         let answer = api(&second, token).get("/v1/subscribers").await;
         answer.expect(status);
     }
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_that_is_told_is_that_of_the_certificate_that_is_shown() {
+    let vhost = Vhost::new("doors");
+    let setup = program::Setup::of(&vhost);
+    let authority = Authority::new();
+    let folder = setup.path("");
+    authority.client(2035).write(&folder, "admin");
+    setup.set("admin.certificate_file", "admin.pem");
+    setup.set("admin.key_file", "admin.key");
+    let program = setup.run();
+    let address = program.admin().await;
+    // Whose certificate it is does not matter here.
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .tls_danger_accept_invalid_certs(true)
+        .build()
+        .unwrap();
+    let told = async |year: i32| {
+        let what = format!("the end in {year} is told");
+        let series = "hookbridge_certificate_expiry_timestamp_seconds{certificate=\"admin\"} ";
+        let reached = async || {
+            let asked = client.get(format!("https://{address}/metrics")).send();
+            let text = asked.await.ok()?.text().await.ok()?;
+            let end = text.lines().find_map(|line| line.strip_prefix(series))?;
+            ((end.parse::<f64>().unwrap() - end_of(year)).abs() < 1.0).then_some(())
+        };
+        eventually(&what, SOON, reached).await;
+    };
+    told(2035).await;
+    authority.client(2036).write(&folder, "admin");
+    program.signal("HUP");
+    program.wait_said("certificate is read again", SOON).await;
+    told(2036).await;
+    // One that is not taken is not shown either.
+    std::fs::write(setup.path("admin.pem"), "nothing").unwrap();
+    program.signal("HUP");
+    program.wait_said("certificate stays as it was", SOON).await;
+    told(2036).await;
     program.stop().await;
 }
 
