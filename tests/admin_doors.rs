@@ -342,3 +342,21 @@ async fn a_connection_that_says_nothing_is_closed() {
     assert!(closed.await.is_ok(), "still open");
     bridge.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_reads_nothing_is_closed() {
+    let vhost = Vhost::new("doors");
+    let bridge = Setup::new(&vhost).settings(TOKENS).start().await;
+    let mut deaf = TcpStream::connect(bridge.admin()).await.unwrap();
+    let filling = async {
+        // Ends when the bridge hangs up: until then its answers fill what lies between.
+        while deaf
+            .write_all(b"GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await
+            .is_ok()
+        {}
+    };
+    let closed = tokio::time::timeout(Duration::from_mins(1), filling).await;
+    assert!(closed.is_ok(), "it holds its place");
+    bridge.stop().await;
+}

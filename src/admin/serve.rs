@@ -34,7 +34,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
-use super::door::Door;
+use super::{door::Door, patient::Patient};
 use crate::settings::AdminTls;
 
 /// How many connections there may be at once; more wait to be accepted.
@@ -42,6 +42,8 @@ const CONNECTIONS: usize = 512;
 /// How long a handshake may take, and the head of a request, from its beginning or from the end of
 /// the last answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an answer may wait for its reader to take any more of it.
+const STALLED: Duration = Duration::from_secs(10);
 /// The pause after accepting failed: most likely there are no descriptors left.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long a stop waits for answers under way.
@@ -159,6 +161,8 @@ async fn connection(
     stop: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
+    // Below TLS: what counts is what the reader takes off the line.
+    let stream = Patient::new(stream, STALLED);
     let peer = Peer(from.ip());
     let Some(tls) = tls else {
         return Ok(requests(stream, peer, router, stop).await?);
