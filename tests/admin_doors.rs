@@ -14,6 +14,7 @@ use crate::support::{
     broker::Vhost,
     certificates::{Authority, end_of},
     eventually::{SOON, eventually},
+    http::{Answer as Reply, Receiver},
     program,
 };
 
@@ -358,5 +359,28 @@ async fn a_connection_that_reads_nothing_is_closed() {
     };
     let closed = tokio::time::timeout(Duration::from_mins(1), filling).await;
     assert!(closed.is_ok(), "it holds its place");
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_test_too_many_is_told_when_to_come_again() {
+    let vhost = Vhost::new("doors");
+    let receiver = Receiver::start().await;
+    receiver.answer("/hangs", Reply::Hang);
+    let setup = Setup::new(&vhost).settings(TOKENS).sqlite();
+    let bridge = setup.start().await;
+    let api = bridge.api();
+    let hangs = json!({
+        "scope": "all", "events": ["*"], "timeout": "3s", "http": {"url": receiver.url("/hangs")},
+    });
+    api.put("/v1/subscribers/one", hangs).await.expect(201);
+    let test = || api.post("/v1/subscribers/one/test", json!({"type": "StatusUpdate"}));
+    let answers = futures_util::future::join_all((0..20).map(|_| test())).await;
+    let (refused, made): (Vec<_>, Vec<_>) = answers.iter().partition(|one| one.status != 200);
+    assert_eq!((refused.len(), made.len()), (4, 16));
+    for answer in refused {
+        is_problem(answer, 429, "too-many-tests");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
     bridge.stop().await;
 }
