@@ -121,6 +121,8 @@ fn targets_and_everything_else() {
         ("[store]\nurl = \"mysql://x\"", 2, "neither sqlite:// nor postgres://", "sqlite://hookbridge.db"),
         ("[store]\nurl = \"sqlite://\"", 2, "names no file", "the path of a file"),
         ("[store]\nurl = \"postgres://h/d\"\nsecret_key_file = \"none\"", 3, "does not exist", "correct the path"),
+        ("[store]\nurl = \"postgres://h/d?sslmode=bogus\"\nsecret_key_file = \"hookbridge.toml\"", 2, "has a `sslmode`", "verify-full"),
+        ("[store]\nurl = \"postgres://h/d?port=many\"\nsecret_key_file = \"hookbridge.toml\"", 2, "has a `port`", "65535"),
         ("[store]\nurl = \"sqlite://a.db\"\nsecret_key_file = \"\"", 3, "is empty, and there is a store", "hookbridge.key"),
         ("[store]\ndead_letter_retention = \"ever\"", 2, "not a duration", "\"forever\""),
         ("[admin]\nlisten = \"localhost:80\"", 2, "not an address", "127.0.0.1:8080"),
