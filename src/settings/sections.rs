@@ -22,6 +22,10 @@ const LONGEST_PREFIX: usize = 100;
 /// brokers differ on whether the sign bit counts.
 const LONGEST_RETRY_DELAY: Duration = Duration::from_hours(24 * 24);
 
+/// How long a message may be held at most, on its way or while the bridge stops: far less than
+/// RabbitMQ's `consumer_timeout`, after which it closes the channel of whoever holds one.
+const LONGEST_HOLD: Duration = Duration::from_mins(10);
+
 /// The largest message that RabbitMQ can be configured to take.
 const LARGEST_MESSAGE: i64 = 134_217_728;
 
@@ -174,9 +178,9 @@ fn delivery(values: &mut Values<'_>) -> Option<DeliverySettings> {
     let max_in_flight = values.number("delivery.max_in_flight_per_subscriber", 1..=1000)?;
     let delivery = DeliverySettings {
         retry_delay: values.text("delivery.retry_delay", retry_delay)?,
-        timeout: values.text("delivery.timeout", checks::duration)?,
+        timeout: values.text("delivery.timeout", holding)?,
         max_in_flight_per_subscriber: usize::try_from(max_in_flight).ok()?,
-        shutdown_timeout: values.text("delivery.shutdown_timeout", checks::duration)?,
+        shutdown_timeout: values.text("delivery.shutdown_timeout", holding)?,
     };
     let (timeout, shutdown) = ("delivery.timeout", "delivery.shutdown_timeout");
     let both_sound = values.is_sound(timeout) && values.is_sound(shutdown);
@@ -195,6 +199,19 @@ fn delivery(values: &mut Values<'_>) -> Option<DeliverySettings> {
         values.wrong(given, Wrong::new(other.to_owned() + &times, remedy));
     }
     Some(delivery)
+}
+
+/// A time for which deliveries, and with them messages of the broker, are held.
+fn holding(text: &str) -> Result<Duration, Wrong> {
+    let time = checks::duration(text)?;
+    if time > LONGEST_HOLD {
+        return Err(Wrong::new(
+            format!("is {}", humantime::format_duration(time)),
+            "Write at most \"10m\": RabbitMQ closes the channel of whoever holds a message for longer \
+             than its `consumer_timeout`, which is 30 minutes unless it is set lower",
+        ));
+    }
+    Ok(time)
 }
 
 fn retry_delay(text: &str) -> Result<Duration, Wrong> {
