@@ -9,6 +9,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use crate::support::certificates::Authority;
+
 fn shipped(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("deploy")
@@ -53,6 +55,14 @@ impl Mounted {
             let entry = entry.unwrap();
             fs::copy(entry.path(), path.join(entry.file_name())).unwrap();
         }
+    }
+
+    /// Puts a certificate into the folder that stands for `named`, as Kubernetes mounts one.
+    fn certificate(&self, named: &str) {
+        let (_, path) = self.folders.iter().find(|(n, _)| *n == named).unwrap();
+        let pair = Authority::new().server("hookbridge.hookbridge.svc");
+        fs::write(path.join("tls.crt"), pair.certificate).unwrap();
+        fs::write(path.join("tls.key"), pair.key).unwrap();
     }
 
     /// What `hookbridge check` says of it.
@@ -100,9 +110,14 @@ fn the_settings_and_subscribers_of_the_compose_file_are_sound() {
 
 #[test]
 fn the_settings_and_subscribers_of_kubernetes_are_sound() {
-    for overlay in ["base", "overlays/single"] {
-        let mounted = Mounted::new(&["/etc/hookbridge/secrets", "/var/lib/hookbridge"]);
+    for overlay in ["base", "overlays/single", "overlays/production"] {
+        let mounted = Mounted::new(&[
+            "/etc/hookbridge/secrets",
+            "/etc/hookbridge/certificate",
+            "/var/lib/hookbridge",
+        ]);
         mounted.secrets("/etc/hookbridge/secrets");
+        mounted.certificate("/etc/hookbridge/certificate");
         let settings = format!("kubernetes/{overlay}/hookbridge.toml");
         mounted.file(&settings, "hookbridge.toml");
         mounted.file(
@@ -123,5 +138,8 @@ fn the_settings_and_subscribers_of_kubernetes_are_sound() {
             said.contains("ok: 2 subscribers (1 enabled)"),
             "{overlay}: {said}"
         );
+        let text = fs::read_to_string(shipped(&settings)).unwrap();
+        let encrypted = text.contains("\ncertificate_file = ");
+        assert_eq!(encrypted, overlay == "overlays/production", "{overlay}");
     }
 }
