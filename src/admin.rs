@@ -31,6 +31,7 @@ mod dead_letters;
 mod door;
 pub mod forms;
 mod openapi;
+mod patient;
 mod problem;
 mod rates;
 mod replays;

@@ -333,9 +333,11 @@ impl Bridge {
     async fn reload(&self) {
         self.systemd.reloading();
         let (directory, rules) = (self.directory.clone(), self.rules.clone());
-        let door = self.door.clone();
+        let (door, certificates) = (self.door.clone(), self.certificates.clone());
         let read = tokio::task::spawn_blocking(move || {
-            door.renew();
+            if door.renew() {
+                certificates.renewed();
+            }
             load_directory(&directory, &rules)
         });
         let read = read.await;

@@ -4,6 +4,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::pki_types::{CertificateDer, pem::PemObject};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -17,11 +18,21 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// The certificates that the settings name.
 pub struct Certificates {
-    /// Read once, when the bridge starts: a renewed one counts from the next start on.
-    at_start: Vec<(Shown, PathBuf)>,
+    /// The listener takes it over at the start and at a reload, and shows it until the next one.
+    admin: Option<PathBuf>,
+    /// Told when the listener has taken a certificate over.
+    renewed: Notify,
     /// Read whenever a connection is made.
     at_each_connection: Vec<(Shown, PathBuf)>,
     metrics: Arc<Metrics>,
+}
+
+/// A certificate that is looked at again and again.
+struct Watched {
+    shown: Shown,
+    file: PathBuf,
+    /// What the log says is wrong with it, so that it is said once.
+    said: Option<String>,
 }
 
 impl Certificates {
@@ -29,11 +40,11 @@ impl Certificates {
     pub fn new(settings: &Settings, metrics: Arc<Metrics>) -> Self {
         let named = |shown, file: Option<&PathBuf>| file.map(|file| (shown, file.clone()));
         let admin = settings.admin.tls.as_ref();
-        let admin = named(Shown::Admin, admin.map(|tls| &tls.certificate_file));
         let broker = settings.broker.client_certificate_file.as_ref();
         let targets = settings.targets.client_certificate_file.as_ref();
         Self {
-            at_start: admin.into_iter().collect(),
+            admin: admin.map(|tls| tls.certificate_file.clone()),
+            renewed: Notify::new(),
             at_each_connection: [named(Shown::Broker, broker), named(Shown::Targets, targets)]
                 .into_iter()
                 .flatten()
@@ -42,39 +53,62 @@ impl Certificates {
         }
     }
 
+    /// The listener has taken over the certificate that is in its file now.
+    pub fn renewed(&self) {
+        self.renewed.notify_one();
+    }
+
     /// Tells when they end, until `stop`.
     pub async fn keep(&self, stop: CancellationToken) {
-        let mut said = String::new();
-        for (shown, file) in &self.at_start {
-            self.tell(*shown, file, &mut said).await;
-        }
+        let watched = |(shown, file)| Watched {
+            shown,
+            file,
+            said: None,
+        };
+        let mut admin = self.admin.clone().map(|file| watched((Shown::Admin, file)));
+        let others = self.at_each_connection.iter().cloned();
+        let mut others: Vec<Watched> = others.map(watched).collect();
+        self.tell(admin.as_mut()).await;
         loop {
-            for (shown, file) in &self.at_each_connection {
-                self.tell(*shown, file, &mut said).await;
-            }
-            if tokio::time::timeout(INTERVAL, stop.cancelled())
-                .await
-                .is_ok()
-            {
-                return;
+            self.tell(&mut others).await;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.renewed.notified() => self.tell(admin.as_mut()).await,
+                () = tokio::time::sleep(INTERVAL) => {}
             }
         }
     }
 
-    /// `said` is what the log says is wrong with one of them, so that it is said once.
-    async fn tell(&self, shown: Shown, file: &PathBuf, said: &mut String) {
-        let end = match tokio::fs::read(file).await {
-            Ok(pem) => end(&pem),
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(why) = &end {
-            let line = format!("cannot tell when {} ends: {why}", file.display());
-            if *said != line {
+    /// Tells when these end, and writes to the log what is newly wrong with one.
+    async fn tell(&self, all: impl IntoIterator<Item = &mut Watched>) {
+        for watched in all {
+            let end = watched.end().await;
+            let known = end.as_ref().ok().copied();
+            self.metrics.certificates.ends(watched.shown, known);
+            if let Some(line) = watched.news(end.err()) {
                 warn!("{line}");
-                *said = line;
             }
         }
-        self.metrics.certificates.ends(shown, end.ok());
+    }
+}
+
+impl Watched {
+    /// When it ends, in seconds since 1970.
+    async fn end(&self) -> Result<i64, String> {
+        let pem = tokio::fs::read(&self.file).await;
+        let end = pem
+            .map_err(|error| error.to_string())
+            .and_then(|pem| end(&pem));
+        end.map_err(|why| format!("cannot tell when {} ends: {why}", self.file.display()))
+    }
+
+    /// What is wrong with it and not said yet.
+    fn news(&mut self, wrong: Option<String>) -> Option<String> {
+        if wrong == self.said {
+            return None;
+        }
+        self.said.clone_from(&wrong);
+        wrong
     }
 }
 
@@ -95,7 +129,7 @@ fn end(pem: &[u8]) -> Result<i64, String> {
 mod tests {
     use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
-    use super::end;
+    use super::*;
 
     fn certificate(year: i32) -> String {
         let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
@@ -112,5 +146,35 @@ mod tests {
         assert!(end(b"nothing").is_err());
         let torn = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
         assert!(end(torn.as_bytes()).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_each_is_said_once_and_again_when_it_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let watched = |shown, name: &str| Watched {
+            shown,
+            file: folder.path().join(name),
+            said: None,
+        };
+        let mut both = [
+            watched(Shown::Broker, "one.pem"),
+            watched(Shown::Targets, "two.pem"),
+        ];
+        let mut round = async || {
+            let mut said = 0;
+            for one in &mut both {
+                let wrong = one.end().await.err();
+                said += usize::from(one.news(wrong).is_some());
+            }
+            said
+        };
+        assert_eq!([round().await, round().await, round().await], [2, 0, 0]);
+        let write = |text: &str| std::fs::write(folder.path().join("one.pem"), text).unwrap();
+        write("nothing");
+        assert_eq!([round().await, round().await], [1, 0]);
+        write(&certificate(2040));
+        assert_eq!(round().await, 0);
+        write("nothing");
+        assert_eq!([round().await, round().await], [1, 0]);
     }
 }

@@ -17,6 +17,7 @@ pub mod event;
 pub mod intake;
 pub mod lack;
 pub mod outcomes;
+pub mod pem;
 pub mod registry;
 pub mod replay;
 pub mod settings;

@@ -11,6 +11,7 @@ use url::Url;
 pub(crate) mod checks;
 pub(crate) mod document;
 mod environment;
+mod files;
 mod keys;
 mod loading;
 pub mod mistakes;

@@ -3,6 +3,7 @@
 use std::fs;
 
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 use crate::support::{
     api::{OPERATOR, VIEWER},
@@ -286,4 +287,25 @@ async fn purge(setup: &Setup, id: &str) {
         .call(&["dead-letters", "list", "--reason", "timeot"])
         .await;
     failed(&wrong, "write timeout");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_of_the_environment_hears_nothing_of_a_call() {
+    let vhost = Vhost::new("commands");
+    let (setup, program) = start(&vhost).await;
+    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    for name in ["http_proxy", "https_proxy", "all_proxy", "ALL_PROXY"] {
+        setup.set_variable(name, &address);
+    }
+    // Whoever runs this may have exceptions set.
+    for name in ["no_proxy", "NO_PROXY"] {
+        setup.set_variable(name, "");
+    }
+    let arguments = ["subscribers", "list"];
+    tokio::select! {
+        _ = proxy.accept() => panic!("the call, with its token, goes to the proxy"),
+        ended = setup.call(&arguments) => assert_eq!(ended.code, Some(0), "{}", ended.err),
+    }
+    program.stop().await;
 }

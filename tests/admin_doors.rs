@@ -12,7 +12,9 @@ use crate::support::{
     api::{Answer, Api, OPERATOR, TOKENS, VIEWER},
     bridge::Setup,
     broker::Vhost,
+    certificates::{Authority, end_of},
     eventually::{SOON, eventually},
+    http::{Answer as Reply, Receiver},
     program,
 };
 
@@ -181,6 +183,47 @@ async fn a_changed_token_or_certificate_is_taken_over_at_a_reload() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_end_that_is_told_is_that_of_the_certificate_that_is_shown() {
+    let vhost = Vhost::new("doors");
+    let setup = program::Setup::of(&vhost);
+    let authority = Authority::new();
+    let folder = setup.path("");
+    authority.client(2035).write(&folder, "admin");
+    setup.set("admin.certificate_file", "admin.pem");
+    setup.set("admin.key_file", "admin.key");
+    let program = setup.run();
+    let address = program.admin().await;
+    // Whose certificate it is does not matter here.
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .tls_danger_accept_invalid_certs(true)
+        .build()
+        .unwrap();
+    let told = async |year: i32| {
+        let what = format!("the end in {year} is told");
+        let series = "hookbridge_certificate_expiry_timestamp_seconds{certificate=\"admin\"} ";
+        let reached = async || {
+            let asked = client.get(format!("https://{address}/metrics")).send();
+            let text = asked.await.ok()?.text().await.ok()?;
+            let end = text.lines().find_map(|line| line.strip_prefix(series))?;
+            ((end.parse::<f64>().unwrap() - end_of(year)).abs() < 1.0).then_some(())
+        };
+        eventually(&what, SOON, reached).await;
+    };
+    told(2035).await;
+    authority.client(2036).write(&folder, "admin");
+    program.signal("HUP");
+    program.wait_said("certificate is read again", SOON).await;
+    told(2036).await;
+    // One that is not taken is not shown either.
+    std::fs::write(setup.path("admin.pem"), "nothing").unwrap();
+    program.signal("HUP");
+    program.wait_said("certificate stays as it was", SOON).await;
+    told(2036).await;
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_error_is_a_problem_also_where_nothing_is() {
     let vhost = Vhost::new("doors");
     let bridge = Setup::new(&vhost).settings(TOKENS).sqlite().start().await;
@@ -298,5 +341,46 @@ async fn a_connection_that_says_nothing_is_closed() {
     let mut answer = Vec::new();
     let closed = tokio::time::timeout(Duration::from_secs(30), slow.read_to_end(&mut answer));
     assert!(closed.await.is_ok(), "still open");
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_reads_nothing_is_closed() {
+    let vhost = Vhost::new("doors");
+    let bridge = Setup::new(&vhost).settings(TOKENS).start().await;
+    let mut deaf = TcpStream::connect(bridge.admin()).await.unwrap();
+    let filling = async {
+        // Ends when the bridge hangs up: until then its answers fill what lies between.
+        while deaf
+            .write_all(b"GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await
+            .is_ok()
+        {}
+    };
+    let closed = tokio::time::timeout(Duration::from_mins(1), filling).await;
+    assert!(closed.is_ok(), "it holds its place");
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_test_too_many_is_told_when_to_come_again() {
+    let vhost = Vhost::new("doors");
+    let receiver = Receiver::start().await;
+    receiver.answer("/hangs", Reply::Hang);
+    let setup = Setup::new(&vhost).settings(TOKENS).sqlite();
+    let bridge = setup.start().await;
+    let api = bridge.api();
+    let hangs = json!({
+        "scope": "all", "events": ["*"], "timeout": "3s", "http": {"url": receiver.url("/hangs")},
+    });
+    api.put("/v1/subscribers/one", hangs).await.expect(201);
+    let test = || api.post("/v1/subscribers/one/test", json!({"type": "StatusUpdate"}));
+    let answers = futures_util::future::join_all((0..20).map(|_| test())).await;
+    let (refused, made): (Vec<_>, Vec<_>) = answers.iter().partition(|one| one.status != 200);
+    assert_eq!((refused.len(), made.len()), (4, 16));
+    for answer in refused {
+        is_problem(answer, 429, "too-many-tests");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
     bridge.stop().await;
 }

@@ -50,6 +50,21 @@ fn every_alert_has_a_runbook_that_its_link_leads_to() {
 }
 
 #[test]
+fn the_prometheus_operator_gets_the_same_rules() {
+    let rules = project_file("deploy/prometheus/alerts.yml");
+    let (_, groups) = rules.split_once("\ngroups:\n").unwrap();
+    let copy = project_file("deploy/kubernetes/components/monitoring/prometheusrule.yaml");
+    let (_, copied) = copy.split_once("\nspec:\n  groups:\n").unwrap();
+    let indented = |line: &str| match line {
+        "" => String::new(),
+        line => format!("  {line}"),
+    };
+    let expected: Vec<_> = groups.lines().map(indented).collect();
+    let copied: Vec<_> = copied.lines().collect();
+    assert_eq!(copied, expected, "copy the groups of alerts.yml into it");
+}
+
+#[test]
 fn every_alert_fires_when_it_must_and_not_before() {
     if !installed("alerts") {
         return;

@@ -2,12 +2,15 @@
 //! Kubernetes and of the Debian package, each with its secrets where it says that they are.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use tempfile::TempDir;
+
+use crate::{alerts::project_file, support::certificates::Authority};
 
 fn shipped(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -55,6 +58,14 @@ impl Mounted {
         }
     }
 
+    /// Puts a certificate into the folder that stands for `named`, as Kubernetes mounts one.
+    fn certificate(&self, named: &str) {
+        let (_, path) = self.folders.iter().find(|(n, _)| *n == named).unwrap();
+        let pair = Authority::new().server("hookbridge.hookbridge.svc");
+        fs::write(path.join("tls.crt"), pair.certificate).unwrap();
+        fs::write(path.join("tls.key"), pair.key).unwrap();
+    }
+
     /// What `hookbridge check` says of it.
     fn check(&self) -> String {
         let output = Command::new(env!("CARGO_BIN_EXE_hookbridge"))
@@ -73,6 +84,68 @@ impl Mounted {
         );
         text
     }
+}
+
+/// What the Debian package has below the folder of its documents, by the list in `Cargo.toml`.
+fn packed() -> BTreeSet<PathBuf> {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest: toml::Table = project_file("Cargo.toml").parse().unwrap();
+    let assets = manifest["package"]["metadata"]["deb"]["assets"].as_array();
+    let mut packed = BTreeSet::new();
+    for asset in assets.unwrap() {
+        let [from, to] = [0, 1].map(|part| Path::new(asset[part].as_str().unwrap()));
+        let Ok(folder) = to.strip_prefix("usr/share/doc/hookbridge") else {
+            continue;
+        };
+        if !asset[1].as_str().unwrap().ends_with('/') {
+            packed.insert(folder.to_owned());
+            continue;
+        }
+        let name = from.file_name().unwrap().to_str().unwrap();
+        let Some(end) = name.strip_prefix('*') else {
+            assert!(project.join(from).exists(), "{}", from.display());
+            packed.insert(folder.join(name));
+            continue;
+        };
+        let source = project.join(from.parent().unwrap());
+        let names = fs::read_dir(source).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let before = packed.len();
+        packed.extend(names.filter(|n| n.ends_with(end)).map(|n| folder.join(n)));
+        assert!(packed.len() > before, "{}: there is none", from.display());
+    }
+    packed
+}
+
+#[test]
+fn the_packages_documents_lead_to_what_the_package_has() {
+    let packed = packed();
+    let mut links = 0;
+    for document in packed
+        .iter()
+        .filter(|p| p.extension().is_some_and(|e| e == "md"))
+    {
+        let text = project_file(document.to_str().unwrap());
+        for (at, _) in text.match_indices("](") {
+            let rest = &text[at + 2..];
+            let link = &rest[..rest.find([')', '#']).unwrap()];
+            if link.is_empty() || link.contains("://") {
+                continue;
+            }
+            let mut path = document.parent().unwrap().to_owned();
+            for part in Path::new(link) {
+                if part == ".." {
+                    assert!(path.pop(), "{}: {link}", document.display());
+                } else {
+                    path.push(part);
+                }
+            }
+            let there = packed.iter().any(|packed| packed.starts_with(&path));
+            assert!(there, "{} leads to {link}", document.display());
+            links += 1;
+        }
+    }
+    assert!(links > 30, "{links}");
 }
 
 #[test]
@@ -100,9 +173,14 @@ fn the_settings_and_subscribers_of_the_compose_file_are_sound() {
 
 #[test]
 fn the_settings_and_subscribers_of_kubernetes_are_sound() {
-    for overlay in ["base", "overlays/single"] {
-        let mounted = Mounted::new(&["/etc/hookbridge/secrets", "/var/lib/hookbridge"]);
+    for overlay in ["base", "overlays/single", "overlays/production"] {
+        let mounted = Mounted::new(&[
+            "/etc/hookbridge/secrets",
+            "/etc/hookbridge/certificate",
+            "/var/lib/hookbridge",
+        ]);
         mounted.secrets("/etc/hookbridge/secrets");
+        mounted.certificate("/etc/hookbridge/certificate");
         let settings = format!("kubernetes/{overlay}/hookbridge.toml");
         mounted.file(&settings, "hookbridge.toml");
         mounted.file(
@@ -123,5 +201,8 @@ fn the_settings_and_subscribers_of_kubernetes_are_sound() {
             said.contains("ok: 2 subscribers (1 enabled)"),
             "{overlay}: {said}"
         );
+        let text = fs::read_to_string(shipped(&settings)).unwrap();
+        let encrypted = text.contains("\ncertificate_file = ");
+        assert_eq!(encrypted, overlay == "overlays/production", "{overlay}");
     }
 }

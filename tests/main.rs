@@ -24,6 +24,7 @@ mod alerts;
 mod archiving;
 mod audience;
 mod broker_tls;
+mod checking;
 mod cluster;
 mod commands;
 mod connecting;

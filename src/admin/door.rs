@@ -44,8 +44,8 @@ impl Door {
     }
 
     /// Reads the tokens' files and the certificate again. What is wrong stays as it was, and the log
-    /// says so. Reads files, and so blocks.
-    pub fn renew(&self) {
+    /// says so. Reads files, and so blocks. Returns whether another certificate may be shown now.
+    pub fn renew(&self) -> bool {
         match self.settings.current_tokens() {
             Ok(tokens) => {
                 self.tokens.store(Arc::new(Tokens::new(&tokens)));
@@ -54,14 +54,18 @@ impl Door {
             Err(why) => error!("the API's tokens stay as they were: {why}"),
         }
         let (Some(files), Some(tls)) = (&self.settings.tls, &self.tls) else {
-            return;
+            return false;
         };
         match serve::tls(files) {
             Ok(new) => {
                 tls.store(new);
                 info!("the listener's certificate is read again");
+                true
             }
-            Err(why) => error!("the listener's certificate stays as it was: {why}"),
+            Err(why) => {
+                error!("the listener's certificate stays as it was: {why}");
+                false
+            }
         }
     }
 }

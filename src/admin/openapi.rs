@@ -1,6 +1,6 @@
 //! The API's own description, made from the calls themselves: a call that is routed is described.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::{Router, http::header, response::IntoResponse};
 use utoipa::{
@@ -143,6 +143,7 @@ fn problem(words: &str) -> Response {
     responses((status = 200, description = "The description", body = Object))
 )]
 async fn openapi() -> impl IntoResponse {
-    let body = document().to_json().unwrap_or_default();
-    ([(header::CONTENT_TYPE, "application/json")], body)
+    // It never changes, and whoever asks needs no token: it is made once.
+    static TEXT: LazyLock<String> = LazyLock::new(|| document().to_json().unwrap_or_default());
+    ([(header::CONTENT_TYPE, "application/json")], TEXT.as_str())
 }

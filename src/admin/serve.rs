@@ -19,10 +19,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-};
+use rustls::ServerConfig;
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -34,14 +31,16 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
-use super::door::Door;
-use crate::settings::AdminTls;
+use super::{door::Door, patient::Patient};
+use crate::{pem, settings::AdminTls};
 
 /// How many connections there may be at once; more wait to be accepted.
 const CONNECTIONS: usize = 512;
 /// How long a handshake may take, and the head of a request, from its beginning or from the end of
 /// the last answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an answer may wait for its reader to take any more of it.
+const STALLED: Duration = Duration::from_secs(10);
 /// The pause after accepting failed: most likely there are no descriptors left.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long a stop waits for answers under way.
@@ -77,22 +76,15 @@ pub enum TlsError {
 
 /// Reads the certificate and its key.
 pub(super) fn tls(tls: &AdminTls) -> Result<Arc<ServerConfig>, TlsError> {
-    let wrong_certificate = |why: String| TlsError::Certificate {
+    let chain = pem::certificates(&tls.certificate_file).map_err(|why| TlsError::Certificate {
         file: tls.certificate_file.clone(),
         why,
-    };
-    let chain = CertificateDer::pem_file_iter(&tls.certificate_file)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| wrong_certificate(error.to_string()))?;
-    if chain.is_empty() {
-        return Err(wrong_certificate("there is none in it".to_owned()));
-    }
-    let key = PrivateKeyDer::from_pem_file(&tls.key_file).map_err(|error| TlsError::Key {
-        file: tls.key_file.clone(),
-        why: error.to_string(),
     })?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let key = pem::key(&tls.key_file).map_err(|why| TlsError::Key {
+        file: tls.key_file.clone(),
+        why,
+    })?;
+    let mut config = ServerConfig::builder_with_provider(pem::provider())
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
         .map_err(|error| TlsError::Pair(error.to_string()))?;
@@ -159,6 +151,8 @@ async fn connection(
     stop: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
+    // Below TLS: what counts is what the reader takes off the line.
+    let stream = Patient::new(stream, STALLED);
     let peer = Peer(from.ip());
     let Some(tls) = tls else {
         return Ok(requests(stream, peer, router, stop).await?);

@@ -2,7 +2,12 @@
 
 use std::{sync::Arc, time::Instant};
 
-use axum::{Extension, extract::State, http::StatusCode, response::Response};
+use axum::{
+    Extension,
+    extract::State,
+    http::{StatusCode, header},
+    response::Response,
+};
 use bytes::Bytes;
 use jiff::Timestamp;
 use tracing::info;
@@ -54,7 +59,8 @@ pub(super) async fn test(
             "too-many-tests",
             "Too many tests",
             "as many tests as there may be are under way: wait for them",
-        ));
+        )
+        .with_header(header::RETRY_AFTER, "1"));
     };
     let delivery = delivery(&subscriber.id, kind)?;
     let webhook_id = delivery.webhook_id.to_string();

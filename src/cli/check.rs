@@ -44,15 +44,16 @@ pub fn run(
     let read = loading::inspect_directory(directory, &Rules::from(&settings), &variable);
     mistakes.extend(read.mistakes);
     print(&mistakes, out)?;
+    let warnings: Vec<&Mistake> = found.warnings.iter().chain(&read.warnings).collect();
     for Mistake {
         place,
         what,
         remedy,
-    } in &read.warnings
+    } in &warnings
     {
         writeln!(out, "{place}: warning: {what}. {remedy}")?;
     }
-    let warnings = match read.warnings.len() {
+    let warnings = match warnings.len() {
         0 => String::new(),
         count => format!(", {}", counted(count, "warning")),
     };

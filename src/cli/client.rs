@@ -57,6 +57,8 @@ impl Client {
         let mut builder = Http::builder()
             .user_agent(concat!("hookbridge/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
+            // The token goes to the bridge and to nobody on the way.
+            .no_proxy()
             .connect_timeout(CONNECTING)
             .timeout(PATIENCE);
         if let Some(path) = &args.ca_file {

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{ConfigArgs, environment};
 use crate::{
@@ -22,9 +22,13 @@ pub struct RunArgs {
 /// Runs the bridge until SIGTERM or SIGINT, and stops it cleanly; a second one exits at once.
 /// SIGHUP reads the subscribers again.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
-    let settings = settings::load(&args.config.config, environment())
+    let (settings, warnings) = settings::inspect(&args.config.config, environment())
+        .sound()
         .map_err(|mistakes| anyhow::anyhow!("the settings are wrong:\n{mistakes}"))?;
     logs::start(&settings.log)?;
+    for warning in &warnings {
+        warn!("{warning}");
+    }
     let loaded = load_directory(&settings.subscribers.directory, &Rules::from(&settings))
         .map_err(|mistakes| anyhow::anyhow!("the subscribers are wrong:\n{mistakes}"))?;
     info!(version = env!("CARGO_PKG_VERSION"), "hookbridge starts");

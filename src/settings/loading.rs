@@ -10,6 +10,7 @@ use super::{
     Settings,
     document::Document,
     environment::{self, Variables},
+    files,
     keys::{self, KEYS},
     mistakes::{Mistake, Mistakes, Place, Wrong},
     sections,
@@ -24,26 +25,44 @@ pub struct Inspection {
     pub settings: Option<Settings>,
     /// Everything that is wrong.
     pub mistakes: Mistakes,
+    /// What is not wrong, and should be looked at all the same.
+    pub warnings: Vec<Mistake>,
+}
+
+impl Inspection {
+    /// The settings and the warnings, if nothing is wrong.
+    pub fn sound(self) -> Result<(Settings, Vec<Mistake>), Mistakes> {
+        match self.settings {
+            Some(settings) if self.mistakes.is_empty() => Ok((settings, self.warnings)),
+            _ => Err(self.mistakes),
+        }
+    }
 }
 
 /// Reads the settings file at `path` and, over it, the variables of `environment` that begin with
 /// `HOOKBRIDGE__`. The error holds every mistake there is, not only the first.
 ///
 /// A relative path among the settings starts from the directory of the settings file, also when it
-/// comes from the environment.
+/// comes from the environment. Certificates and keys must be there, and are not looked into.
 pub fn load(
     path: &Path,
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<Settings, Mistakes> {
-    let Inspection { settings, mistakes } = inspect(path, environment);
-    match settings {
-        Some(settings) if mistakes.is_empty() => Ok(settings),
-        _ => Err(mistakes),
-    }
+    let (settings, _) = read(path, environment, |_, _| {}).sound()?;
+    Ok(settings)
 }
 
-/// Like [`load`], but what is sound can be looked at further although something else is wrong.
+/// Like [`load`], but certificates and keys are looked into as `run` needs them, and what is sound
+/// can be looked at further although something else is wrong.
 pub fn inspect(path: &Path, environment: impl Iterator<Item = (String, String)>) -> Inspection {
+    read(path, environment, files::look_into)
+}
+
+fn read(
+    path: &Path,
+    environment: impl Iterator<Item = (String, String)>,
+    look_into: impl Fn(&Settings, &mut Values<'_>),
+) -> Inspection {
     let Variables {
         known,
         mut mistakes,
@@ -85,10 +104,15 @@ pub fn inspect(path: &Path, environment: impl Iterator<Item = (String, String)>)
     };
     let mut values = Values::new(config, places, path);
     let settings = sections::read(&mut values);
-    mistakes.extend(values.into_mistakes());
+    if let Some(settings) = &settings {
+        look_into(settings, &mut values);
+    }
+    let (found, warnings) = values.into_findings();
+    mistakes.extend(found);
     Inspection {
         settings,
         mistakes: mistakes.into(),
+        warnings,
     }
 }
 
@@ -96,6 +120,7 @@ fn unreadable(mistakes: Vec<Mistake>) -> Inspection {
     Inspection {
         settings: None,
         mistakes: mistakes.into(),
+        warnings: Vec::new(),
     }
 }
 

@@ -1,23 +1,19 @@
 //! What the values of each section must be.
 
-use std::{
-    net::IpAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use secrecy::ExposeSecret;
-use url::Url;
 
 use super::{
     AdminSettings, AdminTls, BrokerSettings, DeliverySettings, LogFormat, LogSettings, Settings,
-    SourceSettings, StorePlace, StoreSettings, SubscribersSettings, TargetsSettings,
-    TelemetrySettings, UnknownEvents, checks,
+    SourceSettings, SubscribersSettings, TargetsSettings, TelemetrySettings, UnknownEvents, checks,
     mistakes::{Wrong, nearest},
     tokens,
     values::{Secret, Values},
 };
+
+mod store;
 
 /// The longest prefix: every name made from it stays far below AMQP's 255 bytes.
 const LONGEST_PREFIX: usize = 100;
@@ -25,6 +21,10 @@ const LONGEST_PREFIX: usize = 100;
 /// The longest wait between two attempts: a queue's TTL is a 32-bit count of milliseconds, and
 /// brokers differ on whether the sign bit counts.
 const LONGEST_RETRY_DELAY: Duration = Duration::from_hours(24 * 24);
+
+/// How long a message may be held at most, on its way or while the bridge stops: far less than
+/// RabbitMQ's `consumer_timeout`, after which it closes the channel of whoever holds one.
+const LONGEST_HOLD: Duration = Duration::from_mins(10);
 
 /// The largest message that RabbitMQ can be configured to take.
 const LARGEST_MESSAGE: i64 = 134_217_728;
@@ -50,7 +50,7 @@ pub(super) fn read(values: &mut Values<'_>) -> Option<Settings> {
         delivery: delivery(values)?,
         targets: targets(values)?,
         subscribers: subscribers(values),
-        store: store(values),
+        store: store::store(values),
         admin: admin(values)?,
         log: log(values)?,
         telemetry: telemetry(values)?,
@@ -178,9 +178,9 @@ fn delivery(values: &mut Values<'_>) -> Option<DeliverySettings> {
     let max_in_flight = values.number("delivery.max_in_flight_per_subscriber", 1..=1000)?;
     let delivery = DeliverySettings {
         retry_delay: values.text("delivery.retry_delay", retry_delay)?,
-        timeout: values.text("delivery.timeout", checks::duration)?,
+        timeout: values.text("delivery.timeout", holding)?,
         max_in_flight_per_subscriber: usize::try_from(max_in_flight).ok()?,
-        shutdown_timeout: values.text("delivery.shutdown_timeout", checks::duration)?,
+        shutdown_timeout: values.text("delivery.shutdown_timeout", holding)?,
     };
     let (timeout, shutdown) = ("delivery.timeout", "delivery.shutdown_timeout");
     let both_sound = values.is_sound(timeout) && values.is_sound(shutdown);
@@ -199,6 +199,19 @@ fn delivery(values: &mut Values<'_>) -> Option<DeliverySettings> {
         values.wrong(given, Wrong::new(other.to_owned() + &times, remedy));
     }
     Some(delivery)
+}
+
+/// A time for which deliveries, and with them messages of the broker, are held.
+fn holding(text: &str) -> Result<Duration, Wrong> {
+    let time = checks::duration(text)?;
+    if time > LONGEST_HOLD {
+        return Err(Wrong::new(
+            format!("is {}", humantime::format_duration(time)),
+            "Write at most \"10m\": RabbitMQ closes the channel of whoever holds a message for longer \
+             than its `consumer_timeout`, which is 30 minutes unless it is set lower",
+        ));
+    }
+    Ok(time)
 }
 
 fn retry_delay(text: &str) -> Result<Duration, Wrong> {
@@ -281,58 +294,6 @@ fn subscribers(values: &mut Values<'_>) -> SubscribersSettings {
         directory: directory.unwrap_or_default(),
         watch: watch.flatten(),
     }
-}
-
-/// `[store]`. A mistaken URL leaves no store, and a mistake that says so.
-fn store(values: &mut Values<'_>) -> Option<StoreSettings> {
-    let directory = values.directory();
-    let url = values.secret("store.url", "store.url_file", |url| {
-        store_place(url, &directory).map(drop)
-    });
-    let place = url.and_then(|url| store_place(url.value.expose_secret(), &directory).ok());
-    let retention = values.text("store.dead_letter_retention", |text| match text {
-        "forever" => Ok(None),
-        _ => checks::duration(text).map(Some).map_err(|wrong| Wrong {
-            remedy: "Write a duration such as \"30d\", or \"forever\"".to_owned(),
-            ..wrong
-        }),
-    });
-    let key = "store.secret_key_file";
-    let secret_key_file = match &place {
-        // Several bridges must have the same key, so none of them may make one.
-        Some(StorePlace::Postgres(_)) => values.file(key),
-        Some(StorePlace::Sqlite(_)) | None => values.path(key),
-    };
-    let place = place?;
-    if secret_key_file.is_none() && values.is_sound(key) {
-        let remedy = "Name a file with 32 random bytes in base64, such as \"hookbridge.key\"";
-        values.wrong(key, Wrong::new("is empty, and there is a store", remedy));
-    }
-    Some(StoreSettings {
-        place,
-        secret_key_file: secret_key_file.unwrap_or_default(),
-        dead_letter_retention: retention.flatten(),
-    })
-}
-
-/// Which database a URL names. What is wrong with it never repeats it: it may hold a password.
-fn store_place(url: &str, directory: &Path) -> Result<StorePlace, Wrong> {
-    if let Some(path) = url.strip_prefix("sqlite:") {
-        let path = path.strip_prefix("//").unwrap_or(path);
-        if path.is_empty() || path.contains(['?', '#']) {
-            return Err(Wrong::new(
-                "names no file, or more than a file",
-                "Write sqlite:// and the path of a file, without parameters",
-            ));
-        }
-        return Ok(StorePlace::Sqlite(directory.join(path)));
-    }
-    let remedy = "Write sqlite://hookbridge.db, or postgres://user:password@host/database";
-    let parsed = Url::parse(url).map_err(|_| Wrong::new("is not a URL", remedy))?;
-    if !matches!(parsed.scheme(), "postgres" | "postgresql") {
-        return Err(Wrong::new("is neither sqlite:// nor postgres://", remedy));
-    }
-    Ok(StorePlace::Postgres(url.into()))
 }
 
 fn admin(values: &mut Values<'_>) -> Option<AdminSettings> {

@@ -13,6 +13,8 @@ use super::{
 
 const KEY: &str = "admin.token";
 const KEYS: [&str; 4] = ["name", "value", "value_file", "role"];
+/// Tokens that are shorter are warned of.
+const SHORT_TOKEN: usize = 16;
 /// The longest name: it stands in the log at every change.
 const LONGEST_TOKEN_NAME: usize = 64;
 
@@ -100,6 +102,9 @@ fn token(values: &mut Values<'_>, row: &Row) -> Option<AdminToken> {
         _ => Err(Wrong::new(format!("holds \"{text}\""), remedy)),
     });
     let (value, value_file) = value(values, row).unzip();
+    if let Some(value) = &value {
+        warn_if_short(values, row, value);
+    }
     Some(AdminToken {
         name: name?,
         value: value?,
@@ -131,6 +136,23 @@ fn value(values: &mut Values<'_>, row: &Row) -> Option<(SecretString, Option<Pat
             "Write the token, or name a file in `value_file`",
             |text| bearer(text).map(|()| (SecretString::from(text), None)),
         ),
+    }
+}
+
+/// Whoever guesses a token may do what it may. Nobody is kept from a short one, which may be good
+/// enough behind other doors.
+fn warn_if_short(values: &mut Values<'_>, row: &Row, value: &SecretString) {
+    let length = value.expose_secret().len();
+    if length < SHORT_TOKEN {
+        let field = if row.get("value").is_some() {
+            "value"
+        } else {
+            "value_file"
+        };
+        let what = format!("has a length of {length}, and can be guessed");
+        let wrong = Wrong::new(what, "Write one such as `openssl rand -hex 32` prints");
+        let place = row.get(field).map_or(&row.place, |(_, place)| place);
+        values.warn(wrong.at(&format!("{KEY}.{field}"), place.clone()));
     }
 }
 

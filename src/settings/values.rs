@@ -25,6 +25,7 @@ pub(super) struct Values<'p> {
     file: &'p Path,
     mistaken: BTreeSet<&'static str>,
     mistakes: Vec<Mistake>,
+    warnings: Vec<Mistake>,
 }
 
 /// One table of a list of them: its keys with what is given for each, and where.
@@ -56,12 +57,13 @@ impl<'p> Values<'p> {
             file,
             mistaken: BTreeSet::new(),
             mistakes: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 
-    /// Everything that was found wrong.
-    pub(super) fn into_mistakes(self) -> Vec<Mistake> {
-        self.mistakes
+    /// Everything that was found wrong, and what somebody should look at.
+    pub(super) fn into_findings(self) -> (Vec<Mistake>, Vec<Mistake>) {
+        (self.mistakes, self.warnings)
     }
 
     /// A text with the meaning that `meaning` finds in it.
@@ -270,6 +272,11 @@ impl<'p> Values<'p> {
     /// Notes a mistake in a part of `key`.
     pub(super) fn note_at(&mut self, key: &'static str, mistake: Mistake) {
         self.note(key, mistake);
+    }
+
+    /// Notes what is no mistake, and should be looked at all the same.
+    pub(super) fn warn(&mut self, warning: Mistake) {
+        self.warnings.push(warning);
     }
 
     fn note(&mut self, key: &'static str, mistake: Mistake) {

@@ -103,6 +103,8 @@ fn deliveries() {
         ("[delivery]\ntimeout = \"0s\"", 2, "is zero", "longer"),
         ("[delivery]\ntimeout = \"30s\"", 2, "not below `delivery.shutdown_timeout`", "Keep"),
         ("[delivery]\nshutdown_timeout = \"9s\"", 2, "not above `delivery.timeout`", "Keep"),
+        ("[delivery]\nshutdown_timeout = \"601s\"", 2, "is 10m 1s", "at most \"10m\": RabbitMQ closes the channel"),
+        ("[delivery]\nshutdown_timeout = \"10m\"\ntimeout = \"1h\"", 3, "is 1h", "consumer_timeout"),
         ("[delivery]\nmax_in_flight_per_subscriber = 0", 2, "is 0", "1 to 1000"),
     ]);
 }
@@ -119,6 +121,8 @@ fn targets_and_everything_else() {
         ("[subscribers]\ndirectory = \"\"", 2, "is empty", "directory"),
         ("[subscribers]\nwatch = \"soon\"", 2, "not a duration", "\"5s\""),
         ("[store]\nurl = \"mysql://x\"", 2, "neither sqlite:// nor postgres://", "sqlite://hookbridge.db"),
+        ("[store]\nurl = \"postgres://h/d?sslmode=bogus\"\nsecret_key_file = \"hookbridge.toml\"", 2, "has a `sslmode`", "verify-full"),
+        ("[store]\nurl = \"postgres://h/d?port=many\"\nsecret_key_file = \"hookbridge.toml\"", 2, "has a `port`", "65535"),
         ("[store]\nurl = \"sqlite://\"", 2, "names no file", "the path of a file"),
         ("[store]\nurl = \"postgres://h/d\"\nsecret_key_file = \"none\"", 3, "does not exist", "correct the path"),
         ("[store]\nurl = \"sqlite://a.db\"\nsecret_key_file = \"\"", 3, "is empty, and there is a store", "hookbridge.key"),
