@@ -82,7 +82,8 @@ async fn run(name: &'static str, time: Duration) {
     };
     let (stage, bridge) = Stage::ready(options).await;
     let mut other = stage.start_bridge().await;
-    let mut held = vec![Held::by(&stage, &bridge, "start").await];
+    let mut held = vec![Held::at_rest(&stage, &bridge, "start").await];
+    stage.start_load();
     let began = Instant::now();
     let mut half = false;
     while began.elapsed() < time {
@@ -103,10 +104,11 @@ async fn run(name: &'static str, time: Duration) {
         stage.take_what_ended().await;
         if !half && began.elapsed() > time / 2 {
             half = true;
-            held.push(Held::by(&stage, &bridge, "middle").await);
+            held.push(Held::at_rest(&stage, &bridge, "middle").await);
+            stage.start_load();
         }
     }
-    held.push(Held::by(&stage, &bridge, "end").await);
+    held.push(Held::at_rest(&stage, &bridge, "end").await);
     let table = table(&held);
     println!("{table}");
     fs::write(
@@ -196,7 +198,7 @@ async fn clear(kind: Kind, stage: &Stage) {
     }
 }
 
-/// What a bridge holds at one moment of steady load.
+/// What a bridge holds while it has nothing to do: what is more than before is not in use.
 struct Held {
     when: &'static str,
     kilobytes: f64,
@@ -209,9 +211,10 @@ struct Held {
 }
 
 impl Held {
-    /// Measures after a while without faults: what idles is closed by then, and what waited for the
-    /// connections that were lost has given up.
-    async fn by(stage: &Stage, bridge: &Process, when: &'static str) -> Self {
+    /// Measures once every delivery is somewhere, and after a while more without faults: what waited
+    /// for connections that were lost has given up by then.
+    async fn at_rest(stage: &Stage, bridge: &Process, when: &'static str) -> Self {
+        stage.come_to_rest().await;
         sleep(CALM).await;
         let metrics = bridge.program.metrics().await;
         let value = |name: &str| metrics.get(name).copied().unwrap_or(f64::NAN);
@@ -254,8 +257,8 @@ const HEADS: [&str; 6] = [
     "connections",
     "channels",
 ];
-/// What may be added between the middle and the end, beyond a tenth: attempts under way at that
-/// moment hold a task and a descriptor each.
+/// What may be added between the middle and the end, beyond a tenth: a channel may idle at one of
+/// these moments and be closed at the other.
 const SLACK: [f64; 6] = [4096.0, 20.0, 4.0, 20.0, 2.0, 4.0];
 
 fn table(held: &[Held]) -> String {
