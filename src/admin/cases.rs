@@ -67,7 +67,7 @@ pub(super) async fn get(
             headers(("etag" = String, description = "The version"))),
         (status = 409, description = "The URL is another case's", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "It was changed meanwhile", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "There is no store, or it is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no store, or it is away or busy", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn put(
@@ -132,7 +132,7 @@ fn is_anothers(api: &Api, hook: &Subscriber, case: &str) -> bool {
         (status = 204, description = "Removed"),
         (status = 404, description = "The case has none", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "It was changed meanwhile", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "There is no store, or it is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no store, or it is away or busy", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn delete(

@@ -47,7 +47,7 @@ pub(super) const MOST_IDS: usize = 1000;
     ),
     responses(
         (status = 200, description = "A page", body = DeadLetterPage),
-        (status = 503, description = "There is no store, or it is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no store, or it is away or busy", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn list(State(api): State<Arc<Api>>, query: Query) -> Result<Response, Problem> {
@@ -72,7 +72,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>, query: Query) -> Result<Re
     responses(
         (status = 200, description = "The dead letter", body = DeadLetterAnswer),
         (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "There is no store, or it is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no store, or it is away or busy", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn get(
@@ -154,7 +154,7 @@ fn target(subscriber: &Subscriber) -> String {
     ),
     responses(
         (status = 200, description = "How many were removed", body = DeletedAnswer),
-        (status = 503, description = "There is no store, or it is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no store, or it is away or busy", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn delete(

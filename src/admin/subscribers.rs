@@ -114,7 +114,7 @@ pub(super) async fn get(
             headers(("etag" = String, description = "The version"))),
         (status = 409, description = "It is defined in a file", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "It was changed meanwhile", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "There is no store, or it is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no store, or it is away or busy", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn put(
@@ -149,7 +149,7 @@ pub(super) async fn put(
         (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "It is defined in a file", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "It was changed meanwhile", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "There is no store, or it is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no store, or it is away or busy", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn patch(
@@ -237,7 +237,7 @@ fn enabled_in(body: &serde_json::Value) -> Result<bool, Problem> {
         (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "It is defined in a file", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "It was changed meanwhile", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "There is no store, or it is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no store, or it is away or busy", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn delete(

@@ -198,7 +198,7 @@ impl Store {
         let limit = limit.clamp(1, MOST);
         let sql = listing(filter, after, limit + 1);
         let rows: Vec<Row> = self
-            .timed(async { self.opened()?.database.rows(sql).await })
+            .browsing(async { self.opened()?.database.rows(sql).await })
             .await?;
         let more = rows.len() > limit;
         let items: Vec<DeadLetter> = rows.into_iter().take(limit).map(DeadLetter::from).collect();
@@ -216,13 +216,13 @@ impl Store {
         after: Option<Cursor>,
     ) -> Result<Vec<String>, StoreError> {
         let sql = listing(filter, after, PAGE);
-        self.timed(async { self.opened()?.database.explain(sql).await })
+        self.browsing(async { self.opened()?.database.explain(sql).await })
             .await
     }
 
     /// One dead letter with its payload; [`StoreError::Missing`] if there is none.
     pub async fn dead_letter(&self, id: i64) -> Result<DeadLetterInFull, StoreError> {
-        self.timed(async {
+        self.browsing(async {
             let open = self.opened()?;
             let text = format!("SELECT {COLUMNS} FROM dead_letters WHERE id = $1");
             let row: Option<Row> = open.database.row(Sql::new(text).value(id)).await?;
@@ -266,7 +266,7 @@ impl Store {
 
     /// Has the database look at what it holds, so that it finds dead letters by the best index.
     pub async fn analyse(&self) -> Result<(), StoreError> {
-        self.timed(async { self.opened()?.database.analyse().await })
+        self.writing(async { self.opened()?.database.analyse().await })
             .await
     }
 
@@ -295,7 +295,7 @@ impl Store {
             let text = format!("DELETE FROM dead_letters WHERE id IN ({text} LIMIT {AT_ONCE})");
             let sql = Sql { text, values };
             let some = self
-                .timed(async { self.opened()?.database.change(sql).await })
+                .writing(async { self.opened()?.database.change(sql).await })
                 .await?;
             deleted += some;
             if some < AT_ONCE {
@@ -306,7 +306,7 @@ impl Store {
 
     pub(super) async fn count(&self, sql: Sql) -> Result<u64, StoreError> {
         let row: Option<(i64,)> = self
-            .timed(async { self.opened()?.database.row(sql).await })
+            .browsing(async { self.opened()?.database.row(sql).await })
             .await?;
         Ok(row.map_or(0, |(count,)| u64::try_from(count).unwrap_or(0)))
     }

@@ -213,7 +213,7 @@ impl Store {
             .value(json(&Skipped::default())?)
             .value(i64::MIN);
         let row: Option<Row> = self
-            .timed(async {
+            .writing(async {
                 let open = self.opened()?;
                 let mut transaction = open.database.begin().await?;
                 let row = transaction.row(sql).await?;
@@ -232,7 +232,7 @@ impl Store {
         let mut sql = Sql::new("SELECT kind, subscriber, count(*) FROM dead_letters");
         open_ones(filter, Timestamp::now(), &mut sql);
         sql.push(" GROUP BY kind, subscriber");
-        self.timed(async { self.opened()?.database.rows(sql).await })
+        self.browsing(async { self.opened()?.database.rows(sql).await })
             .await
     }
 
@@ -247,7 +247,7 @@ impl Store {
             .value(before.unwrap_or(i64::MAX))
             .value(i64::try_from(limit).unwrap_or(i64::MAX));
         let rows: Vec<Row> = self
-            .timed(async { self.opened()?.database.rows(sql).await })
+            .browsing(async { self.opened()?.database.rows(sql).await })
             .await?;
         rows.into_iter().map(Row::read).collect()
     }
@@ -256,7 +256,7 @@ impl Store {
     pub(crate) async fn replay(&self, id: i64) -> Result<Replay, StoreError> {
         let sql = Sql::new(format!("SELECT {COLUMNS} FROM replays WHERE id = $1")).value(id);
         let row: Option<Row> = self
-            .timed(async { self.opened()?.database.row(sql).await })
+            .reading(async { self.opened()?.database.row(sql).await })
             .await?;
         row.ok_or(StoreError::Missing)?.read()
     }
@@ -269,7 +269,7 @@ impl Store {
         )
         .value(Timestamp::now().as_microsecond())
         .value(id);
-        self.timed(async { self.opened()?.database.change(sql).await })
+        self.writing(async { self.opened()?.database.change(sql).await })
             .await?;
         Ok(())
     }
@@ -279,7 +279,7 @@ impl Store {
         let first = "(SELECT MIN(id) FROM replays WHERE state = 'running')";
         let sql = Sql::new(format!("SELECT {COLUMNS} FROM replays WHERE id = {first}"));
         let waiting: Option<Row> = self
-            .timed(async { self.opened()?.database.row(sql).await })
+            .reading(async { self.opened()?.database.row(sql).await })
             .await?;
         let Some(waiting) = waiting else {
             return Ok(None);
@@ -295,7 +295,7 @@ impl Store {
         .value(owner)
         .value(now);
         let mine = self
-            .timed(async { self.opened()?.database.change(sql).await })
+            .writing(async { self.opened()?.database.change(sql).await })
             .await?;
         if mine == 0 {
             return Ok(None);
@@ -317,7 +317,7 @@ impl Store {
         sql.push(" ORDER BY failed_at, id LIMIT ");
         sql.bind(i64::from(limit));
         let found: Vec<(i64, i64, i64)> = self
-            .timed(async { self.opened()?.database.rows(sql).await })
+            .reading(async { self.opened()?.database.rows(sql).await })
             .await?;
         let mut bytes = 0;
         let fitting = found.iter().take_while(|(_, _, length)| {
@@ -341,7 +341,7 @@ impl Store {
         sql.bind_all(some.iter().map(|(id, _, _)| *id));
         sql.push(" ORDER BY failed_at, id");
         let rows: Vec<FullRow> = self
-            .timed(async { self.opened()?.database.rows(sql).await })
+            .reading(async { self.opened()?.database.rows(sql).await })
             .await?;
         let letters = rows.into_iter().map(|row| (row.letter.into(), row.payload));
         Ok(Some(Batch {
@@ -379,7 +379,7 @@ impl Store {
                 .value(replay.id);
         mark.bind_all(progress.replayed.iter().copied());
         let state: Option<(String, Option<String>)> = self
-            .timed(async {
+            .writing(async {
                 let open = self.opened()?;
                 let mut transaction = open.database.begin().await?;
                 // Also for a replay that is somebody else's by now: it was published.
@@ -411,7 +411,7 @@ impl Store {
         .value(until)
         .value(replay.id)
         .value(owner);
-        self.timed(async { self.opened()?.database.change(sql).await })
+        self.writing(async { self.opened()?.database.change(sql).await })
             .await?;
         Ok(())
     }
@@ -425,7 +425,7 @@ impl Store {
         .value(Timestamp::now().as_microsecond())
         .value(replay.id)
         .value(owner);
-        self.timed(async { self.opened()?.database.change(sql).await })
+        self.writing(async { self.opened()?.database.change(sql).await })
             .await?;
         Ok(())
     }
@@ -434,7 +434,7 @@ impl Store {
     pub(crate) async fn leave_replays(&self, owner: &str) -> Result<(), StoreError> {
         let sql = Sql::new("UPDATE replays SET owner = NULL, owned_until = 0 WHERE owner = $1");
         let sql = sql.value(owner);
-        self.timed(async { self.opened()?.database.change(sql).await })
+        self.writing(async { self.opened()?.database.change(sql).await })
             .await?;
         Ok(())
     }

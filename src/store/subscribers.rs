@@ -73,7 +73,7 @@ impl Store {
         condition: Condition,
         by: &str,
     ) -> Result<Saved, StoreError> {
-        self.timed(async {
+        self.writing(async {
             let opened = self.opened()?;
             let id = subscriber.id.as_str();
             let written = Written::new(subscriber, given, &opened.keys)?;
@@ -118,7 +118,7 @@ impl Store {
         condition: Condition,
         by: &str,
     ) -> Result<Saved, StoreError> {
-        self.timed(async {
+        self.writing(async {
             let opened = self.opened()?;
             let mut transaction = opened.database.begin().await?;
             let version = next_version(&mut transaction).await?;
@@ -151,7 +151,7 @@ impl Store {
         id: &SubscriberId,
         condition: Condition,
     ) -> Result<(), StoreError> {
-        self.timed(async {
+        self.writing(async {
             let opened = self.opened()?;
             let mut transaction = opened.database.begin().await?;
             next_version(&mut transaction).await?;
@@ -195,7 +195,7 @@ impl Store {
         sql: Sql,
         rules: &Rules,
     ) -> Result<Vec<(String, ReadSubscriber)>, StoreError> {
-        self.timed(async {
+        self.reading(async {
             let opened = self.opened()?;
             let rows: Vec<Row> = opened.database.rows(sql).await?;
             let read = |row: Row| (row.id.clone(), row.read(&opened.keys, rules));
@@ -213,7 +213,7 @@ impl Store {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let text = "SELECT id, version FROM subscribers WHERE id > $1 ORDER BY id LIMIT $2";
         let sql = Sql::new(text).value(after).value(limit);
-        self.timed(async { self.opened()?.database.rows(sql).await })
+        self.reading(async { self.opened()?.database.rows(sql).await })
             .await
     }
 
@@ -223,7 +223,7 @@ impl Store {
         let mut done = 0;
         loop {
             let some = self
-                .timed(async { encrypt_some_anew(self.opened()?).await })
+                .writing(async { encrypt_some_anew(self.opened()?).await })
                 .await?;
             if some == 0 {
                 break;
