@@ -185,7 +185,7 @@ impl Inner {
                 );
                 return Ok(());
             };
-            let Some(progress) = self.publish(&replay, batch, stop).await else {
+            let Some(progress) = self.publish(&replay, batch, stop).await? else {
                 return Ok(());
             };
             if !self.note(&replay, &progress, stop).await {
@@ -208,13 +208,13 @@ impl Inner {
         replay: &Replay,
         batch: Batch,
         stop: &CancellationToken,
-    ) -> Option<Progress> {
+    ) -> Result<Option<Progress>, StoreError> {
         let mut skipped = Skipped::default();
         let mut waiting = Vec::with_capacity(batch.letters.len());
         let mut replayed = Vec::with_capacity(batch.letters.len());
         for (letter, payload) in batch.letters {
             let subscriber = letter.subscriber.clone().unwrap_or_default();
-            match self.plan(&letter, payload).await {
+            match self.plan(&letter, payload).await? {
                 Plan::Publish(message) => waiting.push((letter.id, message)),
                 Plan::Gone => skipped.add(&subscriber, true, 1),
                 Plan::Disabled => skipped.add(&subscriber, false, 1),
@@ -249,14 +249,14 @@ impl Inner {
                     at,
                 };
                 self.note(replay, &progress, stop).await;
-                return None;
+                return Ok(None);
             }
         }
-        Some(Progress {
+        Ok(Some(Progress {
             replayed,
             skipped,
             at: batch.at,
-        })
+        }))
     }
 
     async fn wait_for_broker(
@@ -311,20 +311,21 @@ impl Inner {
         }
     }
 
-    async fn plan(&self, letter: &DeadLetter, payload: Vec<u8>) -> Plan {
+    /// What becomes of a dead letter. The error says why that cannot be told now.
+    async fn plan(&self, letter: &DeadLetter, payload: Vec<u8>) -> Result<Plan, StoreError> {
         let delivery = match delivery(letter, payload) {
             Ok(delivery) => delivery,
             // A lost message that is no delivery can only have been an event.
             Err(payload) if letter.kind != Kind::Dead => {
-                return Plan::Publish(self.event(payload));
+                return Ok(Plan::Publish(self.event(payload)));
             }
-            Err(_) => return Plan::Unusable,
+            Err(_) => return Ok(Plan::Unusable),
         };
-        match self.registry.find(&delivery.subscriber).await {
+        Ok(match self.registry.find(&delivery.subscriber).await? {
             None => Plan::Gone,
             Some(subscriber) if !subscriber.enabled => Plan::Disabled,
             Some(_) => Plan::Publish(self.lanes.first(&delivery, Pace::Fast)),
-        }
+        })
     }
 
     /// A domain event on its way back to the queue that it came from.

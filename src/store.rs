@@ -5,6 +5,7 @@
 //! cannot, every operation fails with [`StoreError::Away`] and says why.
 
 use std::{
+    path::PathBuf,
     sync::{Arc, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
@@ -78,7 +79,7 @@ pub enum StoreError {
 
 impl StoreError {
     /// An operation took longer than this.
-    fn slow(limit: Duration) -> Self {
+    pub(crate) fn slow(limit: Duration) -> Self {
         let limit = humantime::format_duration(limit);
         Self::Busy(format!("it did not answer within {limit}"))
     }
@@ -210,6 +211,11 @@ impl Store {
     pub fn away(&self) -> Option<String> {
         let there = *self.0.there.borrow();
         (!there).then(|| self.last().why.clone())
+    }
+
+    /// The file with the keys that secrets are encrypted with.
+    pub fn key_file(&self) -> PathBuf {
+        self.0.settings.secret_key_file.clone()
     }
 
     /// How long dead letters are kept; `None` for ever.

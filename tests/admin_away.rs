@@ -83,6 +83,37 @@ async fn while_the_store_is_away_the_api_says_why_and_deliveries_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn before_the_store_was_loaded_nobody_is_called_unknown() {
+    let vhost = Vhost::new("away");
+    let postgres = Postgres::start();
+    let url = postgres.database().await;
+    postgres.stop();
+    let setup = Setup::new(&vhost).settings(TOKENS).postgres(&url);
+    let file = "scope = \"all\"\nevents = [\"*\"]\n[http]\nurl = \"http://127.0.0.1:1/\"\n";
+    let bridge = setup.subscriber("filed", file).start_unready().await;
+    let api = bridge.api();
+    let test = || json!({"type": "StatusUpdate"});
+    for answer in [
+        api.get("/v1/subscribers").await,
+        api.get("/v1/subscribers/stored").await,
+        api.post("/v1/subscribers/stored/test", test()).await,
+        api.get("/v1/cases/one/hook").await,
+    ] {
+        let answer = answer.expect(503);
+        assert_eq!(answer.body["type"], "urn:hookbridge:problem:store-away");
+    }
+    api.get("/v1/subscribers/filed").await.expect(200);
+    let tested = api.post("/v1/subscribers/filed/test", test()).await;
+    assert_eq!(tested.expect(200).body["outcome"], "failed");
+
+    postgres.restart();
+    bridge.wait_until_ready().await;
+    api.get("/v1/subscribers").await.expect(200);
+    api.get("/v1/subscribers/stored").await.expect(404);
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn slow_pages_take_the_store_from_nobody_else() {
     let vhost = Vhost::new("away");
     let url = crate::support::postgres::server().database().await;

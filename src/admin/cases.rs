@@ -36,6 +36,7 @@ use crate::{
         (status = 200, description = "The hook", body = HookAnswer,
             headers(("etag" = String, description = "The version"))),
         (status = 404, description = "The case has none", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "It cannot be told whether there is one: the store is away or busy, or holds what cannot be read", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn get(
@@ -44,7 +45,7 @@ pub(super) async fn get(
     query: Query,
 ) -> Result<Response, Problem> {
     query.allow_only(&[], &[])?;
-    let subscriber = api.subscriber(hook_id(&case).as_str()).await;
+    let subscriber = api.subscriber(hook_id(&case).as_str()).await?;
     let subscriber = subscriber.ok_or_else(|| none(&case))?;
     shown(&api, &subscriber, &case, StatusCode::OK)
 }
@@ -79,7 +80,7 @@ pub(super) async fn put(
     Json(body): Json,
 ) -> Result<Response, Problem> {
     query.allow_only(&[], &[])?;
-    let now = api.subscriber(hook_id(&case).as_str()).await;
+    let now = api.subscriber(hook_id(&case).as_str()).await?;
     let asked = asking::hook(&case, body, now.as_deref(), &api.handles.rules);
     let asked = asked.map_err(|mistakes| Problem::invalid(&mistakes))?;
     if is_anothers(&api, &asked.subscriber, &case) {

@@ -93,7 +93,7 @@ pub(super) async fn get(
     })?;
     let addressee = found.letter.subscriber.clone();
     let now = match &addressee {
-        Some(id) => api.subscriber(id).await,
+        Some(id) => api.subscriber(id).await?,
         None => None,
     };
     let (payload, payload_base64) = match String::from_utf8(found.payload) {
