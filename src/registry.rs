@@ -387,10 +387,15 @@ impl Registry {
     pub async fn keep(&self, stop: CancellationToken) {
         let Some(store) = &self.0.store else { return };
         let mut there = store.there();
+        let mut rotation = Rotation::Due;
         loop {
+            let look = async {
+                self.look(store).await?;
+                rotate(store, &mut rotation).await
+            };
             let looked = tokio::select! {
                 () = stop.cancelled() => return,
-                looked = self.look(store) => looked,
+                looked = look => looked,
             };
             if let Err(error) = looked {
                 debug!("the store is looked at later: {error}");
@@ -422,7 +427,7 @@ impl Registry {
         self.load(store).await?;
         let (enabled, disabled) = self.0.live.load().counts();
         info!(enabled, disabled, took = ?began.elapsed(), "subscribers loaded from the store");
-        store.encrypt_anew().await.map(drop)
+        Ok(())
     }
 
     /// Reads everything, page by page, into a set of its own: page by page into the live one, each
@@ -540,6 +545,36 @@ impl Registry {
         }
         self.0.changed.notify_one();
     }
+}
+
+/// Whether the store has secrets that are not encrypted with the first key.
+#[derive(PartialEq)]
+enum Rotation {
+    /// It may have.
+    Due,
+    /// It has, and it is said why that does not change.
+    Failing,
+    /// It has none.
+    Done,
+}
+
+/// Encrypts with the first key what is left of another's.
+async fn rotate(store: &Store, rotation: &mut Rotation) -> Result<(), StoreError> {
+    if *rotation == Rotation::Done {
+        return Ok(());
+    }
+    match store.encrypt_anew().await {
+        Ok(_) => *rotation = Rotation::Done,
+        Err(error @ StoreError::Away(_)) => return Err(error),
+        Err(error) => {
+            if std::mem::replace(rotation, Rotation::Failing) != Rotation::Failing {
+                warn!(
+                    "not every secret in the store can be encrypted with the first key of store.secret_key_file, so keep the second: {error}"
+                );
+            }
+        }
+    }
+    Ok(())
 }
 
 fn is_in_file(subscriber: &Subscriber) -> bool {

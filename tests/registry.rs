@@ -19,7 +19,7 @@ use crate::support::{
     broker::Vhost,
     eventually::eventually,
     http::Receiver,
-    postgres,
+    planted, postgres,
     program::event,
 };
 
@@ -382,5 +382,45 @@ async fn a_row_that_comes_and_cannot_be_read_stops_the_bridge_until_it_goes() {
     bridge.wait_until_ready().await;
     receiver.wait_for(1, LONG).await;
     assert_eq!(receiver.arrivals_at("/known").len(), 1);
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_encrypted_anew_once_nothing_stands_in_the_way() {
+    let vhost = Vhost::new("registry");
+    let url = postgres::server().database().await;
+    let hook = |id| subscriber(id, "https://same.example/", None);
+    // The URL is taken, but under another key that is not seen.
+    put_quietly(
+        &with_keys(&url, planted::STORE_KEY).await,
+        &hook("case-one"),
+    )
+    .await;
+    let new = with_keys(&url, STRANGE_KEY).await;
+    put_quietly(&new, &hook("case-two")).await;
+    let setup = Setup::new(&vhost).postgres(&url);
+    let both = format!("{STRANGE_KEY}{}", planted::STORE_KEY);
+    std::fs::write(setup.folder().join("store.key"), both).unwrap();
+    let bridge = setup.start().await;
+    let two = SubscriberId::new("case-two");
+    bridge.registry.delete(&two, Condition::None).await.unwrap();
+    // The next look.
+    bridge.close_connections();
+    let rules = hookbridge::subscriber::loading::Rules {
+        timeout: LONG,
+        shutdown_timeout: LONG,
+        max_in_flight: 1,
+        prefix: "hookbridge".into(),
+        source_exchange: "domain.events".into(),
+    };
+    let anew = async || {
+        let all = new.subscribers_after("", 10, &rules).await.unwrap();
+        let [(id, read)] = all.as_slice() else {
+            return None;
+        };
+        assert_eq!(id, "case-one");
+        read.is_ok().then_some(())
+    };
+    eventually("the new key alone will do", LONG, anew).await;
     bridge.stop().await;
 }
