@@ -23,7 +23,7 @@ use crate::{
         Store, StoreError,
         dead_letters::{DeadLetter, Kind},
         filter::Filter,
-        replays::{Batch, Count, Progress, Replay, Skipped},
+        replays::{Batch, Count, Progress, RENEWAL, Replay, Skipped},
     },
     subscriber::SubscriberId,
     webhook::WebhookType,
@@ -185,12 +185,20 @@ impl Inner {
                 );
                 return Ok(());
             };
-            let Some(progress) = self.publish(&replay, batch, stop).await? else {
+            let batch = Box::pin(async {
+                let Some(progress) = self.publish(&replay, batch, stop).await? else {
+                    return Ok(None);
+                };
+                let goes_on = self.note(&replay, &progress, stop).await;
+                Ok::<_, StoreError>(goes_on.then_some(progress))
+            });
+            let done = tokio::select! {
+                done = batch => done?,
+                () = self.renewing(&replay) => None,
+            };
+            let Some(progress) = done else {
                 return Ok(());
             };
-            if !self.note(&replay, &progress, stop).await {
-                return Ok(());
-            }
             let published = u32::try_from(progress.replayed.len()).unwrap_or(u32::MAX);
             let lasts = Duration::from_secs(1) * published / replay.rate.max(1);
             tokio::select! {
@@ -200,6 +208,17 @@ impl Inner {
             replay = self.store.replay(replay.id).await?;
         }
         Ok(())
+    }
+
+    /// Keeps the replay while a batch takes long: a broker that blocks its publishers holds a publish up
+    /// for as long as it likes, and another bridge would publish the same. Never ends.
+    async fn renewing(&self, replay: &Replay) {
+        loop {
+            tokio::time::sleep(RENEWAL).await;
+            if let Err(error) = self.store.renew_replay(replay, &self.owner).await {
+                debug!(replay = replay.id, "may become another bridge's: {error}");
+            }
+        }
     }
 
     /// Publishes a batch until all of it is confirmed. Nothing if the bridge stops before.

@@ -15,8 +15,9 @@ use super::{
 
 /// How many subscribers are named whose dead letters are skipped.
 const MOST_NAMED: usize = 100;
-/// How long a bridge has a replay for itself without a sign of life.
+/// How long a bridge has a replay for itself without a sign of life, and how often it gives one.
 const LEASE: Duration = Duration::from_secs(30);
+pub(crate) const RENEWAL: Duration = Duration::from_secs(10);
 /// Of one batch, how many dead letters, and how many bytes unless one is larger.
 const BATCH: u32 = 200;
 const BATCH_BYTES: i64 = 8 * 1024 * 1024;
@@ -394,6 +395,22 @@ impl Store {
             })
             .await?;
         Ok(state.is_some_and(|(state, of)| state == "running" && of.as_deref() == Some(owner)))
+    }
+
+    /// Has a replay stay this bridge's, however long a batch takes.
+    pub(crate) async fn renew_replay(
+        &self,
+        replay: &Replay,
+        owner: &str,
+    ) -> Result<(), StoreError> {
+        let until = Timestamp::now().as_microsecond().saturating_add(lease());
+        let sql = Sql::new("UPDATE replays SET owned_until = $1 WHERE id = $2 AND owner = $3")
+            .value(until)
+            .value(replay.id)
+            .value(owner);
+        self.writing(async { self.opened()?.database.change(sql).await })
+            .await?;
+        Ok(())
     }
 
     /// Says why a replay does not go on just now.
