@@ -16,7 +16,7 @@ use super::{
     forms::{HookAnswer, HookForm},
     problem::Problem,
     request::{Json, Name, Query},
-    subscribers::{remove, save, version, with_version},
+    subscribers::{current, remove, save, version, with_version},
 };
 use crate::{
     store::StoreError,
@@ -80,7 +80,7 @@ pub(super) async fn put(
     Json(body): Json,
 ) -> Result<Response, Problem> {
     query.allow_only(&[], &[])?;
-    let now = api.subscriber(hook_id(&case).as_str()).await?;
+    let now = current(&api, hook_id(&case).as_str(), &headers).await?;
     let asked = asking::hook(&case, body, now.as_deref(), &api.handles.rules);
     let asked = asked.map_err(|mistakes| Problem::invalid(&mistakes))?;
     if is_anothers(&api, &asked.subscriber, &case) {

@@ -134,7 +134,7 @@ pub(super) async fn put(
     Json(body): Json,
 ) -> Result<Response, Problem> {
     query.allow_only(&[], &[])?;
-    let now = api.subscriber(&id).await?;
+    let now = current(&api, &id, &headers).await?;
     let asked = asking::subscriber(&id, body, now.as_deref(), &api.handles.rules);
     let asked = asked.map_err(|mistakes| Problem::invalid(&mistakes))?;
     let saved = save(&api, &caller, &asked, now.as_deref(), &headers).await?;
@@ -277,6 +277,24 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
+/// What there is now under this id. Where the request names another version than is known here,
+/// another bridge may have made that just now.
+pub(super) async fn current(
+    api: &Api,
+    id: &str,
+    headers: &HeaderMap,
+) -> Result<Option<Arc<Subscriber>>, Problem> {
+    let now = api.subscriber(id).await?;
+    let known = now.as_deref().and_then(version);
+    match (condition(headers, known)?, known) {
+        (Condition::Version(asked), Some(known)) if asked != known => {
+            api.handles.registry.refresh(&sound(id)?).await?;
+            api.subscriber(id).await
+        }
+        _ => Ok(now),
+    }
+}
+
 /// Writes what was asked for.
 pub(super) async fn save(
     api: &Api,
@@ -289,10 +307,14 @@ pub(super) async fn save(
     let mut condition = condition(headers, known)?;
     refuse_file(now)?;
     // A kept secret is that of the version that was read, and of no other.
-    if let (true, Condition::None | Condition::Exists, Some(version)) =
-        (asked.kept, condition, known)
-    {
-        condition = Condition::Version(version);
+    if let (true, Some(known)) = (asked.kept, known) {
+        match condition {
+            Condition::None | Condition::Exists => condition = Condition::Version(known),
+            Condition::Version(asked) if asked != known => {
+                return Err(Problem::changed(Some(known)));
+            }
+            Condition::Version(_) | Condition::Absent => {}
+        }
     }
     let given = Given {
         timeout: asked.timeout,
