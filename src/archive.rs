@@ -21,7 +21,10 @@ use crate::{
         message::Received,
     },
     delivery::letter::letter,
-    store::{NewDeadLetter, Store, dead_letters::Kind},
+    store::{
+        NewDeadLetter, Store,
+        dead_letters::{Kind, Removed},
+    },
     telemetry::metrics::Metrics,
 };
 
@@ -160,16 +163,16 @@ impl Archive {
             if there && let Some(retention) = retention {
                 let before = Timestamp::now().checked_sub(retention);
                 let before = before.unwrap_or(Timestamp::UNIX_EPOCH);
-                match self.store.delete_older(before).await {
-                    Ok(0) => {}
-                    Ok(removed) => {
-                        self.metrics.store.removed(removed);
-                        info!(
-                            removed,
-                            "dead letters older than store.dead_letter_retention are removed"
-                        );
-                    }
-                    Err(error) => debug!("old dead letters stay for now: {error}"),
+                let Removed { count, ended } = self.store.delete_older(before).await;
+                if count > 0 {
+                    self.metrics.store.removed(count);
+                    info!(
+                        removed = count,
+                        "dead letters older than store.dead_letter_retention are removed"
+                    );
+                }
+                if let Err(error) = ended {
+                    debug!("old dead letters stay for now: {error}");
                 }
             }
             tokio::select! {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{Extension, extract::State, response::Response};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     api::Api,
@@ -18,7 +18,11 @@ use crate::{
     delivery::Reason,
     event::RejectionReason,
     settings::mistakes::nearest,
-    store::{StoreError, dead_letters::Kind, filter::Filter},
+    store::{
+        StoreError,
+        dead_letters::{Kind, Removed},
+        filter::Filter,
+    },
     subscriber::{Destination, Subscriber, Target, address},
     webhook::WebhookType,
 };
@@ -167,14 +171,16 @@ pub(super) async fn delete(
     if filter.is_empty() {
         return Err(StoreError::NoFilter.into());
     }
-    let deleted = api.store()?.delete_dead_letters(&filter).await?;
-    let meant = said(&filter);
-    info!(
-        by = caller.name,
-        deleted,
-        filter = meant,
-        "dead letters removed through the API"
-    );
+    let Removed { count, ended } = api.store()?.delete_dead_letters(&filter).await;
+    let (by, deleted, filter) = (caller.name, count, said(&filter));
+    match &ended {
+        Ok(()) => info!(by, deleted, filter, "dead letters removed through the API"),
+        Err(error) => warn!(
+            by,
+            deleted, filter, "dead letters removed through the API, but not all of them: {error}"
+        ),
+    }
+    ended?;
     Ok(answer(&DeletedAnswer { deleted }))
 }
 

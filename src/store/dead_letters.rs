@@ -111,6 +111,15 @@ pub struct DeadLetterInFull {
     pub related: Vec<DeadLetter>,
 }
 
+/// What was removed. It is done a part at a time, so there may be some although not all of it could be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removed {
+    /// How many.
+    pub count: u64,
+    /// Whether that is all, or why not.
+    pub ended: Result<(), StoreError>,
+}
+
 /// A part of a list, and where it goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<T, C> {
@@ -270,36 +279,40 @@ impl Store {
             .await
     }
 
-    /// Removes dead letters; tells how many. An empty filter is [`StoreError::NoFilter`].
-    pub async fn delete_dead_letters(&self, filter: &Filter) -> Result<u64, StoreError> {
+    /// Removes dead letters. An empty filter is [`StoreError::NoFilter`].
+    pub async fn delete_dead_letters(&self, filter: &Filter) -> Removed {
         if filter.is_empty() {
-            return Err(StoreError::NoFilter);
+            return Removed {
+                count: 0,
+                ended: Err(StoreError::NoFilter),
+            };
         }
         let mut some = Sql::new("SELECT id FROM dead_letters");
         filter.push_where(&mut some);
         self.delete_all(some).await
     }
 
-    /// Removes the dead letters that were put into the store before `before`; tells how many.
-    pub async fn delete_older(&self, before: Timestamp) -> Result<u64, StoreError> {
+    /// Removes the dead letters that were put into the store before `before`.
+    pub async fn delete_older(&self, before: Timestamp) -> Removed {
         let some = Sql::new("SELECT id FROM dead_letters WHERE archived_at < $1");
         self.delete_all(some.value(before.as_microsecond())).await
     }
 
     /// Removes the dead letters whose ids a statement gives, so many at a time that others come
     /// between.
-    async fn delete_all(&self, ids: Sql) -> Result<u64, StoreError> {
-        let mut deleted = 0;
+    async fn delete_all(&self, ids: Sql) -> Removed {
+        let mut count = 0;
         loop {
             let Sql { text, values } = ids.clone();
             let text = format!("DELETE FROM dead_letters WHERE id IN ({text} LIMIT {AT_ONCE})");
             let sql = Sql { text, values };
             let some = self
                 .writing(async { self.opened()?.database.change(sql).await })
-                .await?;
-            deleted += some;
-            if some < AT_ONCE {
-                return Ok(deleted);
+                .await;
+            count += some.as_ref().copied().unwrap_or(0);
+            if !some.as_ref().is_ok_and(|some| *some == AT_ONCE) {
+                let ended = some.map(drop);
+                return Removed { count, ended };
             }
         }
     }
