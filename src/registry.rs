@@ -29,7 +29,8 @@ use crate::{
         subscribers::{Condition, Given, Saved},
     },
     subscriber::{
-        LiveSubscribers, Origin, Subscriber, SubscriberId, SubscriberSet, loading::Rules,
+        LiveSubscribers, Origin, Subscriber, SubscriberId, SubscriberSet,
+        loading::{Rules, share_url, shared_urls},
     },
 };
 
@@ -313,6 +314,14 @@ impl Registry {
         self.read(std::slice::from_ref(id)).await
     }
 
+    /// A subscriber with other cases and the same URL, which would be sent webhooks of both.
+    pub fn sharing(&self, one: &Subscriber) -> Option<SubscriberId> {
+        let set = self.0.live.load();
+        let mut others = set.iter().filter(|other| other.id != one.id);
+        let found = others.find(|other| share_url(one, other));
+        found.map(|other| other.id.clone())
+    }
+
     /// Takes a change over here, and tells the other bridges in the background.
     async fn tell(&self, id: &SubscriberId) {
         if let Err(error) = self.refresh(id).await {
@@ -461,6 +470,12 @@ impl Registry {
             }
         });
         self.judge();
+        let set = self.0.live.load_full();
+        let shared = shared_urls(set.iter().map(AsRef::as_ref));
+        if let Some(first) = shared.first() {
+            let (what, remedy) = (&first.what, &first.remedy);
+            warn!(subscribers = shared.len(), "{what}. {remedy}");
+        }
         Ok(())
     }
 

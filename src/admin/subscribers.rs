@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     api::Api,
@@ -331,6 +331,13 @@ pub(super) async fn save(
         version = saved.version,
         "subscriber {what} through the API"
     );
+    if let Some(other) = registry.sharing(&asked.subscriber) {
+        warn!(
+            subscriber = %asked.subscriber.id,
+            %other,
+            "have different cases and the same URL. Use a URL of its own for each case"
+        );
+    }
     Ok(saved)
 }
 
