@@ -11,6 +11,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
@@ -20,7 +21,10 @@ use crate::{
         message::Received,
     },
     delivery::letter::letter,
-    store::{NewDeadLetter, Store, dead_letters::Kind},
+    store::{
+        NewDeadLetter, Store,
+        dead_letters::{Kind, Removed},
+    },
     telemetry::metrics::Metrics,
 };
 
@@ -30,8 +34,12 @@ const SMALLEST_BATCH: usize = 16;
 /// How many wait here meanwhile, at most, and what they may weigh together.
 const PREFETCH: u16 = 1_000;
 const BYTES: usize = 32 * 1024 * 1024;
-/// How often what the store holds is counted.
-const COUNT: Duration = Duration::from_secs(5);
+/// How often what the store holds is counted: the more that takes, the less often, for every bridge
+/// does it. No more than for a hundredth of the time, but at least so often.
+const COUNT: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
+const SHARE: u32 = 100;
+/// How often it is told whether the store is there.
+const TELL: Duration = Duration::from_secs(5);
 /// After so many the database counts again what it holds. PostgreSQL does that by itself, but up to a
 /// minute later, and until then a page of 100,000 can take it 50 to 80 ms.
 const ANALYSE: u64 = 10_000;
@@ -103,12 +111,15 @@ impl Archive {
         }
     }
 
-    /// Counts what the store holds, until `stop`.
+    /// Counts what the store holds, and tells whether it is there, until `stop`.
     pub async fn keep_count(&self, stop: CancellationToken) {
+        let mut due = Instant::now();
         loop {
             let there = self.store.away().is_none();
-            if there && let Ok(open) = self.store.open_dead_letters().await {
-                self.metrics.store.held(open);
+            if !there {
+                due = Instant::now();
+            } else if due <= Instant::now() {
+                due = Instant::now() + self.count().await;
             }
             if there && self.fresh.load(Ordering::Relaxed) >= ANALYSE {
                 self.analyse().await;
@@ -116,9 +127,19 @@ impl Archive {
             self.metrics.store.there(self.store.away().is_none());
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(COUNT) => {}
+                () = tokio::time::sleep(TELL) => {}
             }
         }
+    }
+
+    /// Counts what the store holds, and gives the time until that may be done again.
+    async fn count(&self) -> Duration {
+        let began = Instant::now();
+        match self.store.open_dead_letters().await {
+            Ok(open) => self.metrics.store.held(open),
+            Err(error) => debug!("what the store holds is counted later: {error}"),
+        }
+        (began.elapsed() * SHARE).clamp(COUNT.0, COUNT.1)
     }
 
     /// Keeps what the store holds quick to find.
@@ -142,16 +163,16 @@ impl Archive {
             if there && let Some(retention) = retention {
                 let before = Timestamp::now().checked_sub(retention);
                 let before = before.unwrap_or(Timestamp::UNIX_EPOCH);
-                match self.store.delete_older(before).await {
-                    Ok(0) => {}
-                    Ok(removed) => {
-                        self.metrics.store.removed(removed);
-                        info!(
-                            removed,
-                            "dead letters older than store.dead_letter_retention are removed"
-                        );
-                    }
-                    Err(error) => debug!("old dead letters stay for now: {error}"),
+                let Removed { count, ended } = self.store.delete_older(before).await;
+                if count > 0 {
+                    self.metrics.store.removed(count);
+                    info!(
+                        removed = count,
+                        "dead letters older than store.dead_letter_retention are removed"
+                    );
+                }
+                if let Err(error) = ended {
+                    debug!("old dead letters stay for now: {error}");
                 }
             }
             tokio::select! {

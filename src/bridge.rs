@@ -48,7 +48,7 @@ mod kept;
 mod services;
 
 use halves::Common;
-use kept::{Kept, STORE, unloaded};
+use kept::{Kept, STORE, lack};
 
 /// Why a bridge could not be built, or had to end.
 #[derive(Debug, Error)]
@@ -248,7 +248,7 @@ impl Bridge {
             ends: CancellationToken::new(),
         };
         bridge.take_subscribers(&loaded);
-        bridge.readiness.set(STORE, unloaded(&bridge.registry));
+        bridge.readiness.set(STORE, lack(&bridge.registry));
         Ok(bridge)
     }
 

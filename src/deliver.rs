@@ -218,12 +218,11 @@ impl Deliver {
         let waits_until = Instant::now() + LONGEST_WAIT;
         let mut pause = PAUSE;
         loop {
-            let Some(subscriber) = self.registry.find(&delivery.subscriber).await else {
-                return not_made(
-                    Reason::SubscriberRemoved,
-                    "no subscriber has this id",
-                    Transport::Unknown,
-                );
+            let found = self.registry.find(&delivery.subscriber).await;
+            let subscriber = match found {
+                Ok(Some(subscriber)) => subscriber,
+                Ok(None) => return unknown("no subscriber has this id"),
+                Err(error) => return unknown(&format!("no subscriber has this id here: {error}")),
             };
             if !subscriber.enabled {
                 return not_made(
@@ -404,6 +403,10 @@ impl Deliver {
             }
         }
     }
+}
+
+fn unknown(detail: &str) -> Turn {
+    not_made(Reason::SubscriberRemoved, detail, Transport::Unknown)
 }
 
 fn not_made(reason: Reason, detail: &str, transport: Transport) -> Turn {

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -25,12 +26,17 @@ use crate::{
     },
     store::{
         Store, StoreError,
-        subscribers::{Condition, Given, ReadSubscriber, Saved},
+        subscribers::{Condition, Given, Saved},
     },
     subscriber::{
-        LiveSubscribers, Origin, Subscriber, SubscriberId, SubscriberSet, loading::Rules,
+        LiveSubscribers, Origin, Subscriber, SubscriberId, SubscriberSet,
+        loading::{Rules, share_url, shared_urls},
     },
 };
+
+mod gaps;
+
+use gaps::Gaps;
 
 /// How often the whole store is looked at.
 const RELOAD: Duration = Duration::from_mins(5);
@@ -80,15 +86,24 @@ struct Inner {
     reading: tokio::sync::Mutex<()>,
     store: Option<Store>,
     rules: Rules,
-    /// Whether the store was loaded once, or there is none.
-    loaded: watch::Sender<bool>,
+    /// What is missing of the store's subscribers.
+    gaps: Mutex<Gaps>,
+    /// Whether nothing is.
+    whole: watch::Sender<bool>,
     changed: Notify,
     /// Asks for a full look at the store.
     look: Notify,
-    unknown: Mutex<HashMap<SubscriberId, Instant>>,
+    unfound: Mutex<HashMap<SubscriberId, Unfound>>,
     publisher: Publisher,
     exchange: String,
     tasks: TaskTracker,
+}
+
+/// That a subscriber was looked for in vain.
+struct Unfound {
+    at: Instant,
+    /// Why it cannot be told whether there is one; nothing if there is none.
+    why: Option<StoreError>,
 }
 
 impl Registry {
@@ -101,17 +116,18 @@ impl Registry {
         exchange: String,
         tasks: TaskTracker,
     ) -> Self {
-        let loaded = watch::Sender::new(store.is_none());
+        let key_file = store.as_ref().map_or_else(PathBuf::new, Store::key_file);
         Self(Arc::new(Inner {
             live: LiveSubscribers::default(),
             making: Mutex::default(),
             reading: tokio::sync::Mutex::default(),
+            gaps: Mutex::new(Gaps::new(store.is_none(), key_file)),
+            whole: watch::Sender::new(store.is_none()),
             store,
             rules,
-            loaded,
             changed: Notify::new(),
             look: Notify::new(),
-            unknown: Mutex::default(),
+            unfound: Mutex::default(),
             publisher,
             exchange,
             tasks,
@@ -128,9 +144,35 @@ impl Registry {
         self.0.store.as_ref()
     }
 
-    /// Whether it is known who is subscribed: a store that is given must have been loaded once.
-    pub fn loaded(&self) -> watch::Receiver<bool> {
-        self.0.loaded.subscribe()
+    /// Whether it is known who is subscribed: a store that is given must have been loaded, and every
+    /// row of it be readable, or known as it was before.
+    pub fn whole(&self) -> watch::Receiver<bool> {
+        self.0.whole.subscribe()
+    }
+
+    /// Why it is not known who is subscribed, if it is not.
+    pub fn lack(&self) -> Option<StoreError> {
+        let gaps = self.gaps();
+        if gaps.was_loaded() {
+            return gaps.unknown();
+        }
+        let away = self.0.store.as_ref().and_then(Store::away);
+        let why = away.unwrap_or_else(|| "its subscribers are being read".to_owned());
+        Some(StoreError::Away(why))
+    }
+
+    fn gaps(&self) -> MutexGuard<'_, Gaps> {
+        self.0.gaps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens or shuts the gate, and says why.
+    fn judge(&self) {
+        let mut gaps = self.gaps();
+        gaps.say();
+        let whole = gaps.was_loaded() && gaps.unknown().is_none();
+        // Under the lock, so that no older judgement follows a newer one.
+        let change = |open: &mut bool| std::mem::replace(open, whole) != whole;
+        self.0.whole.send_if_modified(change);
     }
 
     /// Waits until somebody came, went or changed since this was last asked.
@@ -157,6 +199,12 @@ impl Registry {
                 set.insert(subscriber.clone());
             }
         });
+        let mut gaps = self.gaps();
+        for file in files.iter() {
+            gaps.filled(file.id.as_str());
+        }
+        drop(gaps);
+        self.judge();
         if shadowed {
             self.0.look.notify_one();
         }
@@ -169,42 +217,47 @@ impl Registry {
     }
 
     /// The subscriber with this id. One that is not known here may have been made through another
-    /// bridge just now, so the store is asked, but not waited for.
-    pub async fn find(&self, id: &SubscriberId) -> Option<Arc<Subscriber>> {
+    /// bridge just now, so the store is asked, but not waited for. The error says why it cannot be
+    /// told whether there is one.
+    pub async fn find(&self, id: &SubscriberId) -> Result<Option<Arc<Subscriber>>, StoreError> {
         let known = || self.0.live.load().get(id.as_str()).cloned();
         if let Some(subscriber) = known() {
-            return Some(subscriber);
+            return Ok(Some(subscriber));
         }
-        let store = self.0.store.as_ref()?;
-        if store.away().is_some() || self.is_unknown(id) {
-            return None;
+        let Some(store) = self.0.store.as_ref().filter(|_| id.is_sound()) else {
+            // There is none, or it cannot hold this.
+            return Ok(None);
+        };
+        if let Some(why) = store.away() {
+            return Err(StoreError::Away(why));
         }
-        let ids = [id.clone()];
-        match tokio::time::timeout(ASK, self.read(&ids)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(subscriber = %id, "cannot be looked for: {error}"),
-            Err(_) => debug!(subscriber = %id, "the store takes too long to tell"),
+        if let Some(unfound) = self.unfound().get(id)
+            && unfound.at.elapsed() < UNKNOWN_FOR
+        {
+            return unfound.why.clone().map_or(Ok(None), Err);
         }
-        let found = known();
-        if found.is_none() {
-            let mut unknown = self.unknown();
-            if unknown.len() >= MOST_UNKNOWN {
-                unknown.clear();
-            }
-            unknown.insert(id.clone(), Instant::now());
+        let read = tokio::time::timeout(ASK, self.refresh(id)).await;
+        let read = read.unwrap_or_else(|_| Err(StoreError::slow(ASK)));
+        if let Some(subscriber) = known() {
+            return Ok(Some(subscriber));
         }
-        found
+        let why = read.err().or_else(|| self.gaps().of(id.as_str()));
+        if let Some(why) = &why {
+            debug!(subscriber = %id, "cannot be looked for: {why}");
+        }
+        let mut unfound = self.unfound();
+        if unfound.len() >= MOST_UNKNOWN {
+            unfound.clear();
+        }
+        let at = Instant::now();
+        let answer = why.clone().map_or(Ok(None), Err);
+        unfound.insert(id.clone(), Unfound { at, why });
+        answer
     }
 
-    fn is_unknown(&self, id: &SubscriberId) -> bool {
-        self.unknown()
-            .get(id)
-            .is_some_and(|asked| asked.elapsed() < UNKNOWN_FOR)
-    }
-
-    fn unknown(&self) -> MutexGuard<'_, HashMap<SubscriberId, Instant>> {
+    fn unfound(&self) -> MutexGuard<'_, HashMap<SubscriberId, Unfound>> {
         self.0
-            .unknown
+            .unfound
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
@@ -256,9 +309,22 @@ impl Registry {
         }
     }
 
+    /// Reads a subscriber again: another bridge may have changed it just now.
+    pub async fn refresh(&self, id: &SubscriberId) -> Result<(), StoreError> {
+        self.read(std::slice::from_ref(id)).await
+    }
+
+    /// A subscriber with other cases and the same URL, which would be sent webhooks of both.
+    pub fn sharing(&self, one: &Subscriber) -> Option<SubscriberId> {
+        let set = self.0.live.load();
+        let mut others = set.iter().filter(|other| other.id != one.id);
+        let found = others.find(|other| share_url(one, other));
+        found.map(|other| other.id.clone())
+    }
+
     /// Takes a change over here, and tells the other bridges in the background.
     async fn tell(&self, id: &SubscriberId) {
-        if let Err(error) = self.read(std::slice::from_ref(id)).await {
+        if let Err(error) = self.refresh(id).await {
             debug!(subscriber = %id, "a change is taken over later: {error}");
             self.0.look.notify_one();
         }
@@ -311,7 +377,9 @@ impl Registry {
         self.0.look.notify_one();
         while let Some(chunk) = session.next(NEWS).await {
             let id = |body: &[u8]| Some(SubscriberId::new(std::str::from_utf8(body).ok()?));
-            let ids: HashSet<_> = chunk.iter().filter_map(|one| id(&one.body)).collect();
+            let ids = chunk.iter().filter_map(|one| id(&one.body));
+            // Whoever may publish there may write anything.
+            let ids: HashSet<_> = ids.filter(SubscriberId::is_sound).collect();
             let ids: Vec<_> = ids.into_iter().collect();
             if let Err(error) = self.read(&ids).await {
                 debug!("news are taken over later: {error}");
@@ -328,10 +396,15 @@ impl Registry {
     pub async fn keep(&self, stop: CancellationToken) {
         let Some(store) = &self.0.store else { return };
         let mut there = store.there();
+        let mut rotation = Rotation::Due;
         loop {
+            let look = async {
+                self.look(store).await?;
+                rotate(store, &mut rotation).await
+            };
             let looked = tokio::select! {
                 () = stop.cancelled() => return,
-                looked = self.look(store) => looked,
+                looked = look => looked,
             };
             if let Err(error) = looked {
                 debug!("the store is looked at later: {error}");
@@ -356,15 +429,14 @@ impl Registry {
     }
 
     async fn look(&self, store: &Store) -> Result<(), StoreError> {
-        if *self.0.loaded.borrow() {
+        if self.gaps().was_loaded() {
             return self.compare(store).await;
         }
         let began = Instant::now();
         self.load(store).await?;
         let (enabled, disabled) = self.0.live.load().counts();
         info!(enabled, disabled, took = ?began.elapsed(), "subscribers loaded from the store");
-        self.0.loaded.send_replace(true);
-        store.encrypt_anew().await.map(drop)
+        Ok(())
     }
 
     /// Reads everything, page by page, into a set of its own: page by page into the live one, each
@@ -372,13 +444,17 @@ impl Registry {
     async fn load(&self, store: &Store) -> Result<(), StoreError> {
         let _reading = self.0.reading.lock().await;
         let mut stored = SubscriberSet::default();
+        let mut unread = Vec::new();
         let mut after = String::new();
         loop {
             let page = store.subscribers_after(&after, PAGE, &self.0.rules).await?;
             let Some((last, _)) = page.last() else { break };
             after.clone_from(last);
             for (id, read) in page {
-                take(&mut stored, &id, read);
+                match read {
+                    Ok(subscriber) => take(&mut stored, subscriber),
+                    Err(error) => unread.push((id, error)),
+                }
             }
         }
         self.make(|set| {
@@ -387,7 +463,19 @@ impl Registry {
                 stored.insert(file.clone());
             }
             *set = stored;
+            let mut gaps = self.gaps();
+            gaps.loaded();
+            for (id, why) in unread.iter().filter(|(id, _)| set.get(id).is_none()) {
+                gaps.unread(id, why, false);
+            }
         });
+        self.judge();
+        let set = self.0.live.load_full();
+        let shared = shared_urls(set.iter().map(AsRef::as_ref));
+        if let Some(first) = shared.first() {
+            let (what, remedy) = (&first.what, &first.remedy);
+            warn!(subscribers = shared.len(), "{what}. {remedy}");
+        }
         Ok(())
     }
 
@@ -395,7 +483,8 @@ impl Registry {
     /// both are in the order of the ids, and all versions at once would take megabytes.
     async fn compare(&self, store: &Store) -> Result<(), StoreError> {
         let mut after = String::new();
-        let mut differing = Vec::new();
+        // They may be gone.
+        let mut differing = self.gaps().ids();
         loop {
             let page = store.versions_after(&after, VERSIONS).await?;
             let last = page.last().map(|(id, _)| id.clone());
@@ -410,7 +499,7 @@ impl Registry {
                 let version = there.remove(one.id.as_str());
                 match one.origin {
                     Origin::Store { version: known } if version != Some(known) => {
-                        differing.push(one.id.clone());
+                        differing.insert(one.id.clone());
                     }
                     Origin::Store { .. } | Origin::File { .. } => {}
                 }
@@ -424,7 +513,7 @@ impl Registry {
         if !differing.is_empty() {
             debug!(subscribers = differing.len(), "changes were missed");
         }
-        self.read(&differing).await
+        self.read(&Vec::from_iter(differing)).await
     }
 
     /// Reads these subscribers from the store, and has them here as they are there.
@@ -437,10 +526,19 @@ impl Registry {
             let read = store.subscribers_with(ids, &self.0.rules).await?;
             let found: HashSet<String> = read.iter().map(|(id, _)| id.clone()).collect();
             self.make(|set| {
+                let mut gaps = self.gaps();
                 for (id, read) in read {
-                    take(set, &id, read);
+                    match read {
+                        Ok(subscriber) => {
+                            take(set, subscriber);
+                            gaps.filled(&id);
+                        }
+                        // Whatever is known of it still holds.
+                        Err(why) => gaps.unread(&id, &why, set.get(&id).is_some()),
+                    }
                 }
                 for id in ids.iter().filter(|id| !found.contains(id.as_str())) {
+                    gaps.filled(id.as_str());
                     if let Some(Origin::Store { .. }) = set.get(id.as_str()).map(|one| &one.origin)
                     {
                         set.remove(id.as_str());
@@ -448,6 +546,7 @@ impl Registry {
                 }
             });
         }
+        self.judge();
         Ok(())
     }
 
@@ -463,18 +562,43 @@ impl Registry {
     }
 }
 
+/// Whether the store has secrets that are not encrypted with the first key.
+#[derive(PartialEq)]
+enum Rotation {
+    /// It may have.
+    Due,
+    /// It has, and it is said why that does not change.
+    Failing,
+    /// It has none.
+    Done,
+}
+
+/// Encrypts with the first key what is left of another's.
+async fn rotate(store: &Store, rotation: &mut Rotation) -> Result<(), StoreError> {
+    if *rotation == Rotation::Done {
+        return Ok(());
+    }
+    match store.encrypt_anew().await {
+        Ok(_) => *rotation = Rotation::Done,
+        Err(error @ StoreError::Away(_)) => return Err(error),
+        Err(error) => {
+            if std::mem::replace(rotation, Rotation::Failing) != Rotation::Failing {
+                warn!(
+                    "not every secret in the store can be encrypted with the first key of store.secret_key_file, so keep the second: {error}"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
 fn is_in_file(subscriber: &Subscriber) -> bool {
     matches!(subscriber.origin, Origin::File { .. })
 }
 
 /// Puts what was read from the store into a set, unless it is there already, or a file says otherwise.
-fn take(set: &mut SubscriberSet, id: &str, read: ReadSubscriber) {
-    let subscriber = match read {
-        Ok(subscriber) => subscriber,
-        // Whatever was known of it still holds.
-        Err(error) => return warn!("{error}"),
-    };
-    match set.get(id).map(|known| &known.origin) {
+fn take(set: &mut SubscriberSet, subscriber: Subscriber) {
+    match set.get(subscriber.id.as_str()).map(|known| &known.origin) {
         Some(origin @ Origin::File { .. }) => warn_of_shadow(Some(&Arc::new(subscriber)), origin),
         Some(known) if *known == subscriber.origin => {}
         Some(_) | None => set.insert(Arc::new(subscriber)),

@@ -23,7 +23,7 @@ use crate::{
         Store, StoreError,
         dead_letters::{DeadLetter, Kind},
         filter::Filter,
-        replays::{Batch, Count, Progress, Replay, Skipped},
+        replays::{Batch, Count, Progress, RENEWAL, Replay, Skipped},
     },
     subscriber::SubscriberId,
     webhook::WebhookType,
@@ -185,12 +185,20 @@ impl Inner {
                 );
                 return Ok(());
             };
-            let Some(progress) = self.publish(&replay, batch, stop).await else {
+            let batch = Box::pin(async {
+                let Some(progress) = self.publish(&replay, batch, stop).await? else {
+                    return Ok(None);
+                };
+                let goes_on = self.note(&replay, &progress, stop).await;
+                Ok::<_, StoreError>(goes_on.then_some(progress))
+            });
+            let done = tokio::select! {
+                done = batch => done?,
+                () = self.renewing(&replay) => None,
+            };
+            let Some(progress) = done else {
                 return Ok(());
             };
-            if !self.note(&replay, &progress, stop).await {
-                return Ok(());
-            }
             let published = u32::try_from(progress.replayed.len()).unwrap_or(u32::MAX);
             let lasts = Duration::from_secs(1) * published / replay.rate.max(1);
             tokio::select! {
@@ -202,19 +210,30 @@ impl Inner {
         Ok(())
     }
 
+    /// Keeps the replay while a batch takes long: a broker that blocks its publishers holds a publish up
+    /// for as long as it likes, and another bridge would publish the same. Never ends.
+    async fn renewing(&self, replay: &Replay) {
+        loop {
+            tokio::time::sleep(RENEWAL).await;
+            if let Err(error) = self.store.renew_replay(replay, &self.owner).await {
+                debug!(replay = replay.id, "may become another bridge's: {error}");
+            }
+        }
+    }
+
     /// Publishes a batch until all of it is confirmed. Nothing if the bridge stops before.
     async fn publish(
         &self,
         replay: &Replay,
         batch: Batch,
         stop: &CancellationToken,
-    ) -> Option<Progress> {
+    ) -> Result<Option<Progress>, StoreError> {
         let mut skipped = Skipped::default();
         let mut waiting = Vec::with_capacity(batch.letters.len());
         let mut replayed = Vec::with_capacity(batch.letters.len());
         for (letter, payload) in batch.letters {
             let subscriber = letter.subscriber.clone().unwrap_or_default();
-            match self.plan(&letter, payload).await {
+            match self.plan(&letter, payload).await? {
                 Plan::Publish(message) => waiting.push((letter.id, message)),
                 Plan::Gone => skipped.add(&subscriber, true, 1),
                 Plan::Disabled => skipped.add(&subscriber, false, 1),
@@ -249,14 +268,14 @@ impl Inner {
                     at,
                 };
                 self.note(replay, &progress, stop).await;
-                return None;
+                return Ok(None);
             }
         }
-        Some(Progress {
+        Ok(Some(Progress {
             replayed,
             skipped,
             at: batch.at,
-        })
+        }))
     }
 
     async fn wait_for_broker(
@@ -311,20 +330,21 @@ impl Inner {
         }
     }
 
-    async fn plan(&self, letter: &DeadLetter, payload: Vec<u8>) -> Plan {
+    /// What becomes of a dead letter. The error says why that cannot be told now.
+    async fn plan(&self, letter: &DeadLetter, payload: Vec<u8>) -> Result<Plan, StoreError> {
         let delivery = match delivery(letter, payload) {
             Ok(delivery) => delivery,
             // A lost message that is no delivery can only have been an event.
             Err(payload) if letter.kind != Kind::Dead => {
-                return Plan::Publish(self.event(payload));
+                return Ok(Plan::Publish(self.event(payload)));
             }
-            Err(_) => return Plan::Unusable,
+            Err(_) => return Ok(Plan::Unusable),
         };
-        match self.registry.find(&delivery.subscriber).await {
+        Ok(match self.registry.find(&delivery.subscriber).await? {
             None => Plan::Gone,
             Some(subscriber) if !subscriber.enabled => Plan::Disabled,
             Some(_) => Plan::Publish(self.lanes.first(&delivery, Pace::Fast)),
-        }
+        })
     }
 
     /// A domain event on its way back to the queue that it came from.

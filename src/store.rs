@@ -5,13 +5,14 @@
 //! cannot, every operation fails with [`StoreError::Away`] and says why.
 
 use std::{
+    path::PathBuf,
     sync::{Arc, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use thiserror::Error;
 use tokio::{
-    sync::{Mutex, watch},
+    sync::{Mutex, Notify, Semaphore, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -34,8 +35,12 @@ use keys::Keyring;
 pub use archiving::NewDeadLetter;
 pub use keys::KeyError;
 
-/// How long one operation may take. A database that is slower is as good as away.
+/// How long one operation may take.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of the connections for readers, how many may be in use for what people browse.
+const BROWSERS: usize = 3;
+/// How long these wait for their turn.
+const TURN: Duration = Duration::from_secs(5);
 /// How often a database that is away is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often it is said that the store is away, when it comes and goes.
@@ -49,6 +54,9 @@ pub enum StoreError {
     /// The database cannot be reached, does not answer in time, is locked, or is full.
     #[error("the store is away: {0}")]
     Away(String),
+    /// This operation took too long, or found no connection free. Others may do better.
+    #[error("the store is busy: {0}")]
+    Busy(String),
     /// There is no such subscriber, dead letter or replay.
     #[error("the store holds no such thing")]
     Missing,
@@ -69,6 +77,22 @@ pub enum StoreError {
     Unreadable(String),
 }
 
+impl StoreError {
+    /// An operation took longer than this.
+    pub(crate) fn slow(limit: Duration) -> Self {
+        let limit = humantime::format_duration(limit);
+        Self::Busy(format!("it did not answer within {limit}"))
+    }
+
+    /// Why, without what follows from it.
+    fn why(&self) -> String {
+        match self {
+            Self::Away(why) | Self::Busy(why) | Self::Unreadable(why) => why.clone(),
+            other => other.to_string(),
+        }
+    }
+}
+
 /// The store of one bridge. Cheap to clone.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
@@ -77,8 +101,12 @@ struct Inner {
     settings: StoreSettings,
     database: OnceLock<Opened>,
     opening: Mutex<()>,
-    /// Whether the last operation found the database there.
+    /// Whether the last look found the database there, and no change found it away since.
     there: watch::Sender<bool>,
+    /// Asks for a look, because something did not succeed.
+    doubt: Notify,
+    /// Turns for what people browse.
+    browsers: Semaphore,
     last: std::sync::Mutex<Absence>,
 }
 
@@ -105,6 +133,8 @@ impl Store {
             database: OnceLock::new(),
             opening: Mutex::default(),
             there: watch::Sender::new(false),
+            doubt: Notify::new(),
+            browsers: Semaphore::new(BROWSERS),
             last: std::sync::Mutex::new(Absence {
                 why: "it is not opened yet".into(),
                 said: None,
@@ -134,21 +164,18 @@ impl Store {
         };
         let opened = tokio::time::timeout(3 * OPERATION_TIMEOUT, opened)
             .await
-            .unwrap_or_else(|_| Err(slow(3 * OPERATION_TIMEOUT)));
+            .unwrap_or_else(|_| Err(StoreError::slow(3 * OPERATION_TIMEOUT)));
         match opened {
             Ok(opened) => {
                 // Nobody else sets it: the lock is held.
                 let _ = self.0.database.set(opened);
-                self.note(&Ok(()));
+                self.note_there();
                 info!(store = self.0.settings.place.kind(), "the store is open");
                 Ok(())
             }
             Err(error) => {
                 // One that cannot be read yet is as good as away.
-                match &error {
-                    StoreError::Away(why) | StoreError::Unreadable(why) => self.note_away(why),
-                    other => self.note_away(&other.to_string()),
-                }
+                self.note_away(&error.why());
                 Err(error)
             }
         }
@@ -162,17 +189,15 @@ impl Store {
                 Some(_) => self.look().await,
             };
             let pause = if looked.is_ok() { LOOK } else { AGAIN };
-            let mut there = self.0.there.subscribe();
-            let found_away = async {
-                if there.wait_for(|there| !there).await.is_ok() {
-                    tokio::time::sleep(AGAIN).await;
-                }
+            let doubted = async {
+                self.0.doubt.notified().await;
+                tokio::time::sleep(AGAIN).await;
             };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
-                // Somebody found that it is away: look for it sooner.
-                () = found_away, if looked.is_ok() => {}
+                // Something did not succeed: look sooner.
+                () = doubted, if looked.is_ok() => {}
             }
         }
     }
@@ -188,6 +213,11 @@ impl Store {
         (!there).then(|| self.last().why.clone())
     }
 
+    /// The file with the keys that secrets are encrypted with.
+    pub fn key_file(&self) -> PathBuf {
+        self.0.settings.secret_key_file.clone()
+    }
+
     /// How long dead letters are kept; `None` for ever.
     pub fn retention(&self) -> Option<Duration> {
         self.0.settings.dead_letter_retention
@@ -195,8 +225,15 @@ impl Store {
 
     /// Whether it is there, and takes changes. Only this finds out that it is back.
     async fn look(&self) -> Result<(), StoreError> {
-        self.noted(async { self.opened()?.database.look().await })
+        let look = async { self.opened()?.database.look().await };
+        let looked = tokio::time::timeout(OPERATION_TIMEOUT, look)
             .await
+            .unwrap_or_else(|_| Err(StoreError::slow(OPERATION_TIMEOUT)));
+        match &looked {
+            Ok(()) => self.note_there(),
+            Err(error) => self.note_away(&error.why()),
+        }
+        looked
     }
 
     fn opened(&self) -> Result<&Opened, StoreError> {
@@ -204,44 +241,63 @@ impl Store {
         opened.ok_or_else(|| StoreError::Away(self.last().why.clone()))
     }
 
-    /// Makes an operation, unless the store is known to be away: who asks should not wait for what is
-    /// looked for anyway.
-    async fn timed<T>(
+    /// Makes an operation that changes nothing. That it does not succeed says nothing about the store:
+    /// whoever asks for much must not take it away from everyone.
+    async fn reading<T>(
         &self,
         operation: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        match self.away() {
-            Some(why) => Err(StoreError::Away(why)),
-            None => self.noted(operation).await,
+        if let Some(why) = self.away() {
+            // Nobody should wait for what is looked for anyway.
+            return Err(StoreError::Away(why));
         }
-    }
-
-    /// Gives an operation its time, and notes whether the database was there.
-    async fn noted<T>(
-        &self,
-        operation: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
         let result = tokio::time::timeout(OPERATION_TIMEOUT, operation)
             .await
-            .unwrap_or_else(|_| Err(slow(OPERATION_TIMEOUT)));
-        self.note(&result);
+            .unwrap_or_else(|_| Err(StoreError::slow(OPERATION_TIMEOUT)));
+        if let Err(StoreError::Away(_) | StoreError::Busy(_)) = &result {
+            self.0.doubt.notify_one();
+        }
         result
     }
 
-    /// Notes whether the database was there.
-    fn note<T>(&self, result: &Result<T, StoreError>) {
-        match result {
-            Err(StoreError::Away(why)) => self.note_away(why),
-            Ok(_) | Err(_) => {
-                if !self.0.there.send_replace(true) {
-                    let said = self.last().said.is_some_and(|at| at.elapsed() < SAY_AGAIN);
-                    if said && self.last().flaps {
-                        debug!("the store is there");
-                    } else {
-                        info!("the store is there");
-                    }
-                }
-            }
+    /// Makes an operation that changes nothing, and that people may ask for often although it takes
+    /// long. It waits for its turn: there is always a connection left for those who must know a
+    /// subscriber.
+    async fn browsing<T>(
+        &self,
+        operation: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        // The wait does not count: an operation that is given up before the database does so keeps its
+        // connection busy.
+        let turn = tokio::time::timeout(TURN, self.0.browsers.acquire()).await;
+        let _turn = turn.map_err(|_| StoreError::Busy("too much is asked of it at once".into()))?;
+        self.reading(operation).await
+    }
+
+    /// Makes an operation that changes something. A database that takes no changes is away.
+    async fn writing<T>(
+        &self,
+        operation: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let result = self.reading(operation).await;
+        if let Err(StoreError::Away(why)) = &result
+            && self.away().is_none()
+        {
+            self.note_away(why);
+        }
+        result
+    }
+
+    fn note_there(&self) {
+        if self.0.there.send_replace(true) {
+            return;
+        }
+        let last = self.last();
+        let said = last.said.is_some_and(|at| at.elapsed() < SAY_AGAIN);
+        if said && last.flaps {
+            debug!("the store is there");
+        } else {
+            info!("the store is there");
         }
     }
 
@@ -277,11 +333,4 @@ fn hex(bytes: &[u8]) -> String {
         .iter()
         .flat_map(|byte| [usize::from(byte >> 4), usize::from(byte & 15)]);
     digits.map(|digit| DIGITS[digit]).collect()
-}
-
-fn slow(limit: Duration) -> StoreError {
-    StoreError::Away(format!(
-        "it did not answer within {}",
-        humantime::format_duration(limit)
-    ))
 }

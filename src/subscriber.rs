@@ -32,6 +32,14 @@ impl SubscriberId {
         Self(id.into())
     }
 
+    /// Whether a subscriber may have this id. Nothing else is worth asking the store about, and some
+    /// of it no database can be asked about.
+    pub fn is_sound(&self) -> bool {
+        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
+        let first = |c: char| inner(c) && c.is_ascii_alphanumeric();
+        (1..=63).contains(&self.0.len()) && self.0.starts_with(first) && self.0.chars().all(inner)
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0

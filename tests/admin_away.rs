@@ -82,6 +82,74 @@ async fn while_the_store_is_away_the_api_says_why_and_deliveries_go_on() {
     bridge.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn before_the_store_was_loaded_nobody_is_called_unknown() {
+    let vhost = Vhost::new("away");
+    let postgres = Postgres::start();
+    let url = postgres.database().await;
+    postgres.stop();
+    let setup = Setup::new(&vhost).settings(TOKENS).postgres(&url);
+    let file = "scope = \"all\"\nevents = [\"*\"]\n[http]\nurl = \"http://127.0.0.1:1/\"\n";
+    let bridge = setup.subscriber("filed", file).start_unready().await;
+    let api = bridge.api();
+    let test = || json!({"type": "StatusUpdate"});
+    for answer in [
+        api.get("/v1/subscribers").await,
+        api.get("/v1/subscribers/stored").await,
+        api.post("/v1/subscribers/stored/test", test()).await,
+        api.get("/v1/cases/one/hook").await,
+    ] {
+        let answer = answer.expect(503);
+        assert_eq!(answer.body["type"], "urn:hookbridge:problem:store-away");
+    }
+    api.get("/v1/subscribers/filed").await.expect(200);
+    let tested = api.post("/v1/subscribers/filed/test", test()).await;
+    assert_eq!(tested.expect(200).body["outcome"], "failed");
+
+    postgres.restart();
+    bridge.wait_until_ready().await;
+    api.get("/v1/subscribers").await.expect(200);
+    api.get("/v1/subscribers/stored").await.expect(404);
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_pages_take_the_store_from_nobody_else() {
+    let vhost = Vhost::new("away");
+    let url = crate::support::postgres::server().database().await;
+    let setup = Setup::new(&vhost).settings(TOKENS).postgres(&url);
+    let bridge = setup.start().await;
+    let api = bridge.api();
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    let mut slow = pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE dead_letters IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *slow)
+        .await
+        .unwrap();
+    // More than there are connections for.
+    let pages = futures_util::future::join_all((0..8).map(|_| api.get("/v1/dead-letters")));
+    let changes = async {
+        let until = Instant::now() + Duration::from_secs(12);
+        let mut number = 0;
+        while Instant::now() < until {
+            number += 1;
+            let path = format!("/v1/subscribers/one-{number}");
+            let made = api.put(&path, subscriber("https://one.example/")).await;
+            made.expect(201);
+            assert_eq!(bridge.store().away(), None);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let (pages, ()) = tokio::join!(pages, changes);
+    for page in pages {
+        let page = page.expect(503);
+        assert_eq!(page.body["type"], "urn:hookbridge:problem:store-busy");
+    }
+    slow.rollback().await.unwrap();
+    api.get("/v1/dead-letters").await.expect(200);
+    bridge.stop().await;
+}
+
 /// Everything that needs the store is answered with why it cannot be done.
 async fn refused(api: &Api, receiver: &Receiver) {
     let replay = json!({"subscriber": "bad"});

@@ -1,6 +1,11 @@
 //! Subscribers and the hooks of cases through the API: versions, secrets, pages, and what a change
 //! means for the deliveries that follow, with the store in either database.
 
+use hookbridge::{
+    store::subscribers::{Condition, Given},
+    subscriber::{Subscriber, Target},
+};
+use secrecy::ExposeSecret;
 use serde_json::json;
 
 use crate::{
@@ -18,6 +23,7 @@ use crate::{
 in_both! {
     a_change_holds_only_for_the_version_that_it_was_made_from,
     secrets_are_written_never_read_and_stay_when_a_read_is_written_back,
+    a_kept_secret_is_that_of_the_version_that_was_asked_for,
     a_new_target_and_a_new_secret_are_used_by_the_next_attempt,
     a_cases_hook_gets_the_six_types_of_its_case_and_a_url_of_its_own,
     lists_come_in_pages_and_through_filters,
@@ -110,6 +116,45 @@ async fn secrets_are_written_never_read_and_stay_when_a_read_is_written_back(pla
     let refused = api.put("/v1/subscribers/one", read).await.expect(422);
     let fields = ["http.authorization", "http.headers.x-team", "http.url"];
     assert_eq!(refused.fields(), fields);
+    bridge.stop().await;
+}
+
+async fn a_kept_secret_is_that_of_the_version_that_was_asked_for(place: Place) {
+    let vhost = Vhost::new("api");
+    let bridge = bridge(&vhost, place).await;
+    let api = bridge.api();
+    let path = "/v1/subscribers/one";
+    let with = |authorization: serde_json::Value| {
+        let mut body = everything("https://one.example");
+        body["http"]["authorization"] = authorization;
+        body
+    };
+    api.put(path, with(json!("Bearer one"))).await.expect(201);
+    // Through another bridge, of which this one has not heard yet.
+    let one = bridge.registry.live().load().get("one").unwrap().clone();
+    let mut other = Subscriber::clone(&one);
+    let Target::Http(target) = &mut other.target else {
+        panic!("{:?}", other.target);
+    };
+    target.authorization = Some("Bearer two".into());
+    let saved = bridge
+        .store()
+        .put_subscriber(&other, Given::default(), Condition::None, "ops")
+        .await
+        .unwrap();
+    let tag = format!("\"{}\"", saved.version);
+    let keeping = Some(with(json!({"set": true})));
+    let kept = api.call("PUT", path, keeping, &[("if-match", &tag)]).await;
+    kept.expect(200);
+    let now = bridge.registry.live().load().get("one").unwrap().clone();
+    let Target::Http(target) = &now.target else {
+        panic!("{:?}", now.target);
+    };
+    let secret = target.authorization.as_ref().unwrap().expose_secret();
+    assert_eq!(secret, "Bearer two");
+    let unheard = Some(with(json!({"set": true})));
+    let refused = api.call("PUT", path, unheard, &[("if-match", "\"999\"")]);
+    refused.await.expect(412);
     bridge.stop().await;
 }
 

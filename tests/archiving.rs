@@ -392,3 +392,18 @@ async fn old_dead_letters_are_removed_and_counted() {
     wait_kept(&bridge.store(), 0).await;
     bridge.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_event_rejected_many_times_in_one_batch_is_counted_as_often() {
+    const TIMES: i64 = 100;
+    let vhost = Vhost::new("archive");
+    let bridge = Setup::new(&vhost).sqlite().start().await;
+    let same = (0..TIMES).map(|_| ("any", &b"no json"[..]));
+    bridge.publish_many(same).await;
+    let counted = async || {
+        let all = kept(&bridge.store(), &Filter::default()).await;
+        (all.first()?.count == TIMES).then_some(())
+    };
+    eventually("each of them is counted", LONG, counted).await;
+    bridge.stop().await;
+}

@@ -4,17 +4,22 @@ use std::{sync::Arc, time::Duration};
 
 use hookbridge::{
     registry::ChangeError,
-    store::subscribers::{Condition, Given},
+    settings::{StorePlace, StoreSettings},
+    store::{
+        Store,
+        subscribers::{Condition, Given},
+    },
     subscriber::{Subscriber, SubscriberId, Target},
 };
 use tokio::time::Instant;
 
 use crate::support::{
+    api::TOKENS,
     bridge::{RunningBridge, Setup},
     broker::Vhost,
     eventually::eventually,
     http::Receiver,
-    postgres,
+    planted, postgres,
     program::event,
 };
 
@@ -185,15 +190,15 @@ async fn what_a_bridge_did_not_hear_it_asks_for_or_finds_when_it_reconnects() {
     };
     quiet(&subscriber("unheard", &receiver.url("/hook"), None)).await;
     assert!(bridge.registry.live().load().get("unheard").is_none());
-    let found = bridge.registry.find(&SubscriberId::new("unheard")).await;
-    assert!(found.is_some(), "it asks before it calls somebody unknown");
+    let found = async |id: &str| bridge.registry.find(&SubscriberId::new(id)).await.unwrap();
+    let unheard = found("unheard").await;
     assert!(
-        bridge
-            .registry
-            .find(&SubscriberId::new("nobody"))
-            .await
-            .is_none()
+        unheard.is_some(),
+        "it asks before it calls somebody unknown"
     );
+    assert!(found("nobody").await.is_none());
+    // PostgreSQL cannot be asked about this one, and anybody may write it into a message.
+    assert!(found("no\0body").await.is_none());
 
     quiet(&subscriber("missed", &receiver.url("/hook"), None)).await;
     let id = SubscriberId::new("unheard");
@@ -252,5 +257,170 @@ async fn without_a_store_nothing_can_be_changed() {
         .put(&one, Given::default(), Condition::None, "ops")
         .await;
     assert_eq!(refused.err(), Some(ChangeError::NoStore));
+    bridge.stop().await;
+}
+
+/// Another key than that of the bridges: 32 bytes in base64.
+const STRANGE_KEY: &str = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=\n";
+
+/// The same store as somebody sees it who has these keys.
+async fn with_keys(url: &str, keys: &str) -> Store {
+    let folder = tempfile::tempdir().unwrap();
+    let secret_key_file = folder.path().join("store.key");
+    std::fs::write(&secret_key_file, keys).unwrap();
+    let store = Store::new(StoreSettings {
+        place: StorePlace::Postgres(url.into()),
+        secret_key_file,
+        dead_letter_retention: None,
+    });
+    store.open().await.unwrap();
+    store
+}
+
+async fn put_quietly(store: &Store, one: &Subscriber) {
+    let put = store.put_subscriber(one, Given::default(), Condition::None, "ops");
+    put.await.unwrap();
+}
+
+/// Waits until the bridge says that it cannot read this many subscribers.
+async fn cannot_read(bridge: &RunningBridge, count: usize) -> String {
+    let words = format!("{count} of its subscribers");
+    let unready = async || {
+        let (status, text) = bridge.readiness().await;
+        (status == 503 && text.contains(&words)).then_some(text)
+    };
+    eventually("it is said that rows cannot be read", LONG, unready).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_with_another_key_consumes_nothing_and_says_which_file_to_mend() {
+    let vhost = Vhost::new("registry");
+    let url = postgres::server().database().await;
+    let receiver = Receiver::start().await;
+    let one = Setup::new(&vhost).postgres(&url).start().await;
+    put(&one, &subscriber("fixit", &receiver.url("/hook"), None)).await;
+    put(&one, &subscriber("glass", &receiver.url("/hook"), None)).await;
+    one.stop().await;
+
+    let setup = Setup::new(&vhost).postgres(&url).settings(TOKENS);
+    let file = "scope = \"all\"\nevents = [\"*\"]\n[http]\nurl = \"https://filed.example/\"\n";
+    let setup = setup.subscriber("glass", file);
+    let key = setup.folder().join("store.key");
+    std::fs::write(&key, STRANGE_KEY).unwrap();
+    let other = setup.start_unready().await;
+    // A file goes before the row of "glass".
+    let why = cannot_read(&other, 1).await;
+    assert!(
+        why.contains("\"fixit\"") && why.contains(key.to_str().unwrap()),
+        "{why}"
+    );
+    other.publish(&event("evt", &[])).await;
+    let api = other.api();
+    let list = api.get("/v1/subscribers").await.expect(503);
+    assert!(
+        list.detail().contains("1 of its subscribers"),
+        "{}",
+        list.detail()
+    );
+    api.get("/v1/subscribers/fixit").await.expect(503);
+    api.get("/v1/subscribers/glass").await.expect(200);
+    api.get("/v1/subscribers/nobody").await.expect(404);
+    other
+        .client
+        .wait_for_depth("hookbridge.events", 1, LONG)
+        .await;
+    assert_eq!(
+        other.metrics().await.value("hookbridge_events_total", &[]),
+        0,
+        "an event is not acknowledged as nobody's"
+    );
+    other.stop().await;
+
+    let one = Setup::new(&vhost).postgres(&url).start().await;
+    receiver.wait_for(2, LONG).await;
+    one.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_comes_and_cannot_be_read_stops_the_bridge_until_it_goes() {
+    let vhost = Vhost::new("registry");
+    let url = postgres::server().database().await;
+    let receiver = Receiver::start().await;
+    let bridge = Setup::new(&vhost).postgres(&url).start().await;
+    let known = subscriber("known", &receiver.url("/known"), None);
+    put(&bridge, &known).await;
+    let stranger = with_keys(&url, STRANGE_KEY).await;
+    let told = async |id: &str| {
+        let exchange = "hookbridge.registry";
+        bridge.client.publish(exchange, "", id.as_bytes()).await;
+    };
+    // What is known of it holds.
+    put_quietly(
+        &stranger,
+        &subscriber("known", "https://other.example/", None),
+    )
+    .await;
+    told("known").await;
+    put_quietly(&stranger, &subscriber("new", &receiver.url("/new"), None)).await;
+    told("new").await;
+    let why = cannot_read(&bridge, 1).await;
+    assert!(why.contains("\"new\""), "{why}");
+    bridge.publish(&event("evt", &[])).await;
+    bridge
+        .client
+        .wait_for_depth("hookbridge.events", 1, LONG)
+        .await;
+    let consumes = async || {
+        let (_, text) = bridge.readiness().await;
+        text.contains("consumer of hookbridge.events").then_some(())
+    };
+    eventually("its consumers are gone", LONG, consumes).await;
+    assert!(receiver.arrivals().is_empty());
+
+    let id = SubscriberId::new("new");
+    bridge.registry.delete(&id, Condition::None).await.unwrap();
+    bridge.wait_until_ready().await;
+    receiver.wait_for(1, LONG).await;
+    assert_eq!(receiver.arrivals_at("/known").len(), 1);
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_encrypted_anew_once_nothing_stands_in_the_way() {
+    let vhost = Vhost::new("registry");
+    let url = postgres::server().database().await;
+    let hook = |id| subscriber(id, "https://same.example/", None);
+    // The URL is taken, but under another key that is not seen.
+    put_quietly(
+        &with_keys(&url, planted::STORE_KEY).await,
+        &hook("case-one"),
+    )
+    .await;
+    let new = with_keys(&url, STRANGE_KEY).await;
+    put_quietly(&new, &hook("case-two")).await;
+    let setup = Setup::new(&vhost).postgres(&url);
+    let both = format!("{STRANGE_KEY}{}", planted::STORE_KEY);
+    std::fs::write(setup.folder().join("store.key"), both).unwrap();
+    let bridge = setup.start().await;
+    let two = SubscriberId::new("case-two");
+    bridge.registry.delete(&two, Condition::None).await.unwrap();
+    // The next look.
+    bridge.close_connections();
+    let rules = hookbridge::subscriber::loading::Rules {
+        timeout: LONG,
+        shutdown_timeout: LONG,
+        max_in_flight: 1,
+        prefix: "hookbridge".into(),
+        source_exchange: "domain.events".into(),
+    };
+    let anew = async || {
+        let all = new.subscribers_after("", 10, &rules).await.unwrap();
+        let [(id, read)] = all.as_slice() else {
+            return None;
+        };
+        assert_eq!(id, "case-one");
+        read.is_ok().then_some(())
+    };
+    eventually("the new key alone will do", LONG, anew).await;
     bridge.stop().await;
 }

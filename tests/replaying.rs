@@ -6,6 +6,7 @@ use std::{
 };
 
 use hookbridge::{
+    cli::demo::node::{NodeOptions, PrivateNode},
     replay::DEFAULT_RATE,
     store::{
         NewDeadLetter,
@@ -24,7 +25,9 @@ use crate::{
     support::{
         bridge::{RunningBridge, Setup},
         broker::Vhost,
+        client::Client,
         eventually::eventually,
+        faults::Alarm,
         http::{Answer, Receiver},
         program::event,
     },
@@ -356,4 +359,51 @@ async fn a_subscriber_that_is_put_back_gets_what_it_missed() {
     assert_eq!(ended(&bridge, replay.id).await.replayed, 1);
     bridge.client.receive("here", 1, LONG).await;
     bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_an_alarm_holds_up_stays_with_its_bridge_and_repeats_nothing() {
+    const LETTERS: u32 = 40;
+    // Longer than a bridge has a replay for itself without a sign of life.
+    const HOLD: Duration = Duration::from_secs(40);
+    let node = tokio::task::spawn_blocking(|| PrivateNode::start(&NodeOptions::default()));
+    let node = node.await.unwrap().unwrap();
+    let vhost = Vhost::new("replay");
+    let url = crate::support::postgres::server().database().await;
+    let setup = || {
+        Setup::new(&vhost)
+            .uri(node.amqp_uri("/"))
+            .postgres(&url)
+            .subscriber("here", &queue("here"))
+    };
+    let (one, other) = (setup().start().await, setup().start().await);
+    let client = Client::connect(&node.amqp_uri("/")).await;
+    let letters = (0..LETTERS).map(|number| letter(number, "here"));
+    one.store().archive(letters.collect()).await.unwrap();
+    Alarm::Memory.raise(&node);
+    let replays = one.replays();
+    let replay = replays.begin(Filter::default(), DEFAULT_RATE, "ops");
+    let replay = replay.await.unwrap();
+    tokio::time::sleep(HOLD).await;
+    assert_eq!(replays.get(replay.id).await.unwrap().replayed, 0);
+    Alarm::Memory.clear(&node);
+    let done = ended(&one, replay.id).await;
+    assert_eq!((done.state, done.replayed), (State::Done, LETTERS.into()));
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let all_came = async || {
+        for message in client.drain("here").await {
+            let id = message.properties.message_id().clone().unwrap().to_string();
+            *seen.entry(id).or_default() += 1;
+        }
+        (seen.len() == LETTERS as usize).then_some(())
+    };
+    eventually("everything is delivered", LONG, all_came).await;
+    one.stop().await;
+    other.stop().await;
+    // The line is empty: what was published twice has come, too.
+    for message in client.drain("here").await {
+        let id = message.properties.message_id().clone().unwrap().to_string();
+        *seen.entry(id).or_default() += 1;
+    }
+    assert!(seen.values().all(|count| *count == 1), "{seen:?}");
 }

@@ -336,6 +336,35 @@ async fn keys_are_rotated_without_losing_a_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_no_key_opens_does_not_keep_the_rest_from_being_encrypted_anew() {
+    for place in both().await {
+        let open = async |keys: &str| {
+            std::fs::write(&place.settings.secret_key_file, keys).unwrap();
+            place.open().await
+        };
+        let third = "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2U=\n";
+        for (id, key) in [("a", third), ("b", KEY)] {
+            let one = Subscriber {
+                id: SubscriberId::new(id),
+                ..subscriber(HTTP)
+            };
+            open(key)
+                .await
+                .put_subscriber(&one, Given::default(), Condition::None, "ops")
+                .await
+                .unwrap();
+        }
+        let both = format!("{OTHER_KEY}{KEY}");
+        let why = open(&both).await.encrypt_anew().await.unwrap_err();
+        assert!(why.to_string().contains("\"a\""), "{why}");
+        let store = open(OTHER_KEY).await;
+        let all = store.subscribers_after("", 10, &rules()).await.unwrap();
+        let readable: Vec<_> = all.iter().map(|(_, read)| read.is_ok()).collect();
+        assert_eq!(readable, [false, true]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_was_used_does_not_get_another_key_by_itself() {
     let place = Place::new(|folder| StorePlace::Sqlite(folder.join("store.db")));
     let key = &place.settings.secret_key_file;

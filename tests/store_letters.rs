@@ -5,7 +5,7 @@ use hookbridge::{
     settings::StorePlace,
     store::{
         NewDeadLetter, Store, StoreError,
-        dead_letters::{DeadLetter, Kind},
+        dead_letters::{DeadLetter, Kind, Removed},
         filter::{Cursor, Filter},
     },
 };
@@ -242,22 +242,46 @@ async fn dead_letters_are_removed_by_filter_and_by_age() {
                 .await
                 .unwrap();
         }
+        let all = |removed: Removed| removed.ended.map(|()| removed.count);
         let none = store.delete_dead_letters(&Filter::default()).await;
-        assert_eq!(none, Err(StoreError::NoFilter));
+        assert_eq!(all(none), Err(StoreError::NoFilter));
         let rejected = Filter {
             kind: Some(Kind::Rejected),
             ..Filter::default()
         };
-        assert_eq!(store.delete_dead_letters(&rejected).await, Ok(1_000));
+        assert_eq!(all(store.delete_dead_letters(&rejected).await), Ok(1_000));
         assert_eq!(store.open_dead_letters().await, Ok(2_000));
         let id = list(&store, &Filter::default(), 1_000).await[0].id;
         let one = Filter {
             ids: vec![id, i64::MAX],
             ..Filter::default()
         };
-        assert_eq!(store.delete_dead_letters(&one).await, Ok(1));
+        assert_eq!(all(store.delete_dead_letters(&one).await), Ok(1));
         assert_eq!(store.dead_letter(id).await.err(), Some(StoreError::Missing));
-        assert_eq!(store.delete_older(at(0)).await, Ok(0));
-        assert_eq!(store.delete_older(Timestamp::now()).await, Ok(1_999));
+        assert_eq!(all(store.delete_older(at(0)).await), Ok(0));
+        assert_eq!(all(store.delete_older(Timestamp::now()).await), Ok(1_999));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_that_breaks_off_tells_how_many_are_gone() {
+    let [sqlite, _] = both().await;
+    let store = sqlite.open().await;
+    for some in (0..2_500).collect::<Vec<_>>().chunks(500) {
+        let letters = some.iter().map(|number| letter(*number));
+        store.archive(letters.collect()).await.unwrap();
+    }
+    let StorePlace::Sqlite(path) = &sqlite.settings.place else {
+        panic!("{:?}", sqlite.settings.place);
+    };
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    let trigger = "CREATE TRIGGER enough BEFORE DELETE ON dead_letters \
+                   WHEN (SELECT count(*) FROM dead_letters) <= 1000 \
+                   BEGIN SELECT RAISE(ABORT, 'the disk is gone'); END";
+    sqlx::query(trigger).execute(&pool).await.unwrap();
+    let removed = store.delete_older(Timestamp::now()).await;
+    assert_eq!(removed.count, 1_000);
+    let why = removed.ended.unwrap_err().to_string();
+    assert!(why.contains("the disk is gone"), "{why}");
 }

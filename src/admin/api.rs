@@ -76,22 +76,14 @@ impl Api {
     }
 
     /// The subscriber with this id. One that was made through another bridge just now is found, too.
-    pub(super) async fn subscriber(&self, id: &str) -> Option<Arc<Subscriber>> {
-        let id = subscriber_id(id)?;
-        self.handles.registry.find(&id).await
+    /// The problem is that it cannot be told whether there is one.
+    pub(super) async fn subscriber(&self, id: &str) -> Result<Option<Arc<Subscriber>>, Problem> {
+        Ok(self.handles.registry.find(&SubscriberId::new(id)).await?)
     }
 
     pub(super) fn status(&self, id: &SubscriberId) -> Status {
         (self.handles.status)(id).unwrap_or_default()
     }
-}
-
-/// What can be a subscriber's id. Anything else is not worth asking the store about, and some of it
-/// no database can be asked about.
-pub(super) fn subscriber_id(text: &str) -> Option<SubscriberId> {
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
-    let sound = (1..=63).contains(&text.len()) && text.chars().all(allowed);
-    sound.then(|| SubscriberId::new(text))
 }
 
 /// `probes` and the API.

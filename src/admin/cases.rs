@@ -16,7 +16,7 @@ use super::{
     forms::{HookAnswer, HookForm},
     problem::Problem,
     request::{Json, Name, Query},
-    subscribers::{remove, save, version, with_version},
+    subscribers::{current, remove, save, version, with_version},
 };
 use crate::{
     store::StoreError,
@@ -36,6 +36,7 @@ use crate::{
         (status = 200, description = "The hook", body = HookAnswer,
             headers(("etag" = String, description = "The version"))),
         (status = 404, description = "The case has none", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "It cannot be told whether there is one: the store is away or busy, or holds what cannot be read", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn get(
@@ -44,7 +45,7 @@ pub(super) async fn get(
     query: Query,
 ) -> Result<Response, Problem> {
     query.allow_only(&[], &[])?;
-    let subscriber = api.subscriber(hook_id(&case).as_str()).await;
+    let subscriber = api.subscriber(hook_id(&case).as_str()).await?;
     let subscriber = subscriber.ok_or_else(|| none(&case))?;
     shown(&api, &subscriber, &case, StatusCode::OK)
 }
@@ -67,7 +68,7 @@ pub(super) async fn get(
             headers(("etag" = String, description = "The version"))),
         (status = 409, description = "The URL is another case's", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "It was changed meanwhile", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "There is no store, or it is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no store, or it is away or busy", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn put(
@@ -79,7 +80,7 @@ pub(super) async fn put(
     Json(body): Json,
 ) -> Result<Response, Problem> {
     query.allow_only(&[], &[])?;
-    let now = api.subscriber(hook_id(&case).as_str()).await;
+    let now = current(&api, hook_id(&case).as_str(), &headers).await?;
     let asked = asking::hook(&case, body, now.as_deref(), &api.handles.rules);
     let asked = asked.map_err(|mistakes| Problem::invalid(&mistakes))?;
     if is_anothers(&api, &asked.subscriber, &case) {
@@ -132,7 +133,7 @@ fn is_anothers(api: &Api, hook: &Subscriber, case: &str) -> bool {
         (status = 204, description = "Removed"),
         (status = 404, description = "The case has none", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "It was changed meanwhile", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "There is no store, or it is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no store, or it is away or busy", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn delete(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{Extension, extract::State, response::Response};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     api::Api,
@@ -18,7 +18,11 @@ use crate::{
     delivery::Reason,
     event::RejectionReason,
     settings::mistakes::nearest,
-    store::{StoreError, dead_letters::Kind, filter::Filter},
+    store::{
+        StoreError,
+        dead_letters::{Kind, Removed},
+        filter::Filter,
+    },
     subscriber::{Destination, Subscriber, Target, address},
     webhook::WebhookType,
 };
@@ -47,7 +51,7 @@ pub(super) const MOST_IDS: usize = 1000;
     ),
     responses(
         (status = 200, description = "A page", body = DeadLetterPage),
-        (status = 503, description = "There is no store, or it is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no store, or it is away or busy", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn list(State(api): State<Arc<Api>>, query: Query) -> Result<Response, Problem> {
@@ -72,7 +76,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>, query: Query) -> Result<Re
     responses(
         (status = 200, description = "The dead letter", body = DeadLetterAnswer),
         (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "There is no store, or it is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no store, or it is away or busy", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn get(
@@ -93,7 +97,7 @@ pub(super) async fn get(
     })?;
     let addressee = found.letter.subscriber.clone();
     let now = match &addressee {
-        Some(id) => api.subscriber(id).await,
+        Some(id) => api.subscriber(id).await?,
         None => None,
     };
     let (payload, payload_base64) = match String::from_utf8(found.payload) {
@@ -154,7 +158,7 @@ fn target(subscriber: &Subscriber) -> String {
     ),
     responses(
         (status = 200, description = "How many were removed", body = DeletedAnswer),
-        (status = 503, description = "There is no store, or it is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no store, or it is away or busy", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn delete(
@@ -167,14 +171,16 @@ pub(super) async fn delete(
     if filter.is_empty() {
         return Err(StoreError::NoFilter.into());
     }
-    let deleted = api.store()?.delete_dead_letters(&filter).await?;
-    let meant = said(&filter);
-    info!(
-        by = caller.name,
-        deleted,
-        filter = meant,
-        "dead letters removed through the API"
-    );
+    let Removed { count, ended } = api.store()?.delete_dead_letters(&filter).await;
+    let (by, deleted, filter) = (caller.name, count, said(&filter));
+    match &ended {
+        Ok(()) => info!(by, deleted, filter, "dead letters removed through the API"),
+        Err(error) => warn!(
+            by,
+            deleted, filter, "dead letters removed through the API, but not all of them: {error}"
+        ),
+    }
+    ended?;
     Ok(answer(&DeletedAnswer { deleted }))
 }
 

@@ -159,6 +159,7 @@ impl From<StoreError> for Problem {
             StoreError::Away(_) | StoreError::Unreadable(_) => {
                 Self::unavailable("store-away", "The store is away", said)
             }
+            StoreError::Busy(_) => Self::unavailable("store-busy", "The store is busy", said),
             StoreError::Missing => Self::not_found("there is no such thing in the store"),
             StoreError::Changed { now } => Self::changed(now),
             StoreError::UrlTaken => Self::new(

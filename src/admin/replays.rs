@@ -53,7 +53,7 @@ const KEYS: [&str; 9] = [
         (status = 200, description = "What would be replayed (`dry_run`)", body = CountAnswer),
         (status = 202, description = "The replay has begun", body = ReplayAnswer,
             headers(("location" = String, description = "Where it can be watched"))),
-        (status = 503, description = "There is no store, or it is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no store, or it is away or busy", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn begin(
@@ -100,7 +100,7 @@ pub(super) async fn begin(
     ),
     responses(
         (status = 200, description = "A page", body = ReplayPage),
-        (status = 503, description = "There is no store, or it is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no store, or it is away or busy", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn list(State(api): State<Arc<Api>>, query: Query) -> Result<Response, Problem> {
@@ -125,7 +125,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>, query: Query) -> Result<Re
     responses(
         (status = 200, description = "The replay", body = ReplayAnswer),
         (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "There is no store, or it is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no store, or it is away or busy", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn get(
@@ -149,7 +149,7 @@ pub(super) async fn get(
     responses(
         (status = 200, description = "The replay", body = ReplayAnswer),
         (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "There is no store, or it is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no store, or it is away or busy", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn stop(

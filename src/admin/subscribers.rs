@@ -10,10 +10,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
-    api::{Api, subscriber_id},
+    api::Api,
     auth::Caller,
     forms::{PatchForm, SubscriberAnswer, SubscriberForm, SubscriberItem, SubscriberPage},
     problem::Problem,
@@ -24,7 +24,7 @@ use crate::{
     settings::{Mistake, Place, mistakes::nearest},
     store::subscribers::{Condition, Given, Saved},
     subscriber::{
-        Interest, Origin, Subscriber, form,
+        Interest, Origin, Subscriber, SubscriberId, form,
         loading::request::{self as asking, Asked},
     },
 };
@@ -43,7 +43,10 @@ const FILTERS: [&str; 5] = ["party", "case", "enabled", "cursor", "limit"];
         ("cursor" = inline(Option<String>), Query, description = "`next` of the page before"),
         ("limit" = inline(Option<u32>), Query, description = "How many at most; 100 unless given", minimum = 1, maximum = 1000),
     ),
-    responses((status = 200, description = "A page", body = SubscriberPage))
+    responses(
+        (status = 200, description = "A page", body = SubscriberPage),
+        (status = 503, description = "It is not known yet who is subscribed: the store was never loaded, or holds what cannot be read", body = Problem, content_type = "application/problem+json"),
+    )
 )]
 pub(super) async fn list(State(api): State<Arc<Api>>, query: Query) -> Result<Response, Problem> {
     query.allow_only(&FILTERS, &[])?;
@@ -56,7 +59,11 @@ pub(super) async fn list(State(api): State<Arc<Api>>, query: Query) -> Result<Re
             && (party.is_none() || one.interest.party() == party.as_deref())
             && case.as_ref().is_none_or(|case| names(&one.interest, case))
     };
-    let set = api.handles.registry.live().load();
+    let registry = &api.handles.registry;
+    if let Some(lack) = registry.lack() {
+        return Err(lack.into());
+    }
+    let set = registry.live().load();
     let after = cursor.as_deref().unwrap_or("");
     let mut found = set.after(after).filter(|one| wanted(one));
     let items: Vec<SubscriberItem> = found.by_ref().take(limit).map(|one| item(one)).collect();
@@ -83,6 +90,7 @@ fn names(interest: &Interest, case: &str) -> bool {
         (status = 200, description = "The subscriber", body = SubscriberAnswer,
             headers(("etag" = String, description = "The version, if it is in the store"))),
         (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "It cannot be told whether there is one: the store is away or busy, or holds what cannot be read", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn get(
@@ -91,7 +99,7 @@ pub(super) async fn get(
     query: Query,
 ) -> Result<Response, Problem> {
     query.allow_only(&[], &[])?;
-    let subscriber = api.subscriber(&id).await.ok_or_else(|| none(&id))?;
+    let subscriber = api.subscriber(&id).await?.ok_or_else(|| none(&id))?;
     Ok(shown(&api, &subscriber, StatusCode::OK))
 }
 
@@ -114,7 +122,7 @@ pub(super) async fn get(
             headers(("etag" = String, description = "The version"))),
         (status = 409, description = "It is defined in a file", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "It was changed meanwhile", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "There is no store, or it is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no store, or it is away or busy", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn put(
@@ -126,7 +134,7 @@ pub(super) async fn put(
     Json(body): Json,
 ) -> Result<Response, Problem> {
     query.allow_only(&[], &[])?;
-    let now = api.subscriber(&id).await;
+    let now = current(&api, &id, &headers).await?;
     let asked = asking::subscriber(&id, body, now.as_deref(), &api.handles.rules);
     let asked = asked.map_err(|mistakes| Problem::invalid(&mistakes))?;
     let saved = save(&api, &caller, &asked, now.as_deref(), &headers).await?;
@@ -149,7 +157,7 @@ pub(super) async fn put(
         (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "It is defined in a file", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "It was changed meanwhile", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "There is no store, or it is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no store, or it is away or busy", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn patch(
@@ -162,10 +170,10 @@ pub(super) async fn patch(
 ) -> Result<Response, Problem> {
     query.allow_only(&[], &[])?;
     let enabled = enabled_in(&body)?;
-    let now = api.subscriber(&id).await;
+    let now = api.subscriber(&id).await?;
     let condition = condition(&headers, now.as_deref().and_then(version))?;
     refuse_file(now.as_deref())?;
-    let key = subscriber_id(&id).ok_or_else(|| none(&id))?;
+    let key = sound(&id)?;
     let registry = &api.handles.registry;
     let saved = registry
         .enable(&key, enabled, condition, &caller.name)
@@ -173,7 +181,7 @@ pub(super) async fn patch(
     let saved = saved.map_err(|error| missing(error, &id))?;
     let what = if enabled { "enabled" } else { "disabled" };
     info!(by = caller.name, subscriber = %key, version = saved.version, "subscriber {what} through the API");
-    let subscriber = api.subscriber(&id).await.ok_or_else(|| none(&id))?;
+    let subscriber = api.subscriber(&id).await?.ok_or_else(|| none(&id))?;
     Ok(saved_answer(
         &api,
         Subscriber {
@@ -237,7 +245,7 @@ fn enabled_in(body: &serde_json::Value) -> Result<bool, Problem> {
         (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "It is defined in a file", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "It was changed meanwhile", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "There is no store, or it is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no store, or it is away or busy", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn delete(
@@ -258,14 +266,33 @@ pub(super) async fn remove(
     id: &str,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
-    let now = api.subscriber(id).await;
+    // Nothing need be known of it: one that cannot be read can be removed, too.
+    let now = api.handles.registry.live().load().get(id).cloned();
     let condition = condition(headers, now.as_deref().and_then(version))?;
     refuse_file(now.as_deref())?;
-    let key = subscriber_id(id).ok_or_else(|| none(id))?;
+    let key = sound(id)?;
     let removed = api.handles.registry.delete(&key, condition).await;
     removed.map_err(|error| missing(error, id))?;
     info!(by = caller.name, subscriber = %key, "subscriber removed through the API");
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// What there is now under this id. Where the request names another version than is known here,
+/// another bridge may have made that just now.
+pub(super) async fn current(
+    api: &Api,
+    id: &str,
+    headers: &HeaderMap,
+) -> Result<Option<Arc<Subscriber>>, Problem> {
+    let now = api.subscriber(id).await?;
+    let known = now.as_deref().and_then(version);
+    match (condition(headers, known)?, known) {
+        (Condition::Version(asked), Some(known)) if asked != known => {
+            api.handles.registry.refresh(&sound(id)?).await?;
+            api.subscriber(id).await
+        }
+        _ => Ok(now),
+    }
 }
 
 /// Writes what was asked for.
@@ -280,10 +307,14 @@ pub(super) async fn save(
     let mut condition = condition(headers, known)?;
     refuse_file(now)?;
     // A kept secret is that of the version that was read, and of no other.
-    if let (true, Condition::None | Condition::Exists, Some(version)) =
-        (asked.kept, condition, known)
-    {
-        condition = Condition::Version(version);
+    if let (true, Some(known)) = (asked.kept, known) {
+        match condition {
+            Condition::None | Condition::Exists => condition = Condition::Version(known),
+            Condition::Version(asked) if asked != known => {
+                return Err(Problem::changed(Some(known)));
+            }
+            Condition::Version(_) | Condition::Absent => {}
+        }
     }
     let given = Given {
         timeout: asked.timeout,
@@ -300,6 +331,13 @@ pub(super) async fn save(
         version = saved.version,
         "subscriber {what} through the API"
     );
+    if let Some(other) = registry.sharing(&asked.subscriber) {
+        warn!(
+            subscriber = %asked.subscriber.id,
+            %other,
+            "have different cases and the same URL. Use a URL of its own for each case"
+        );
+    }
     Ok(saved)
 }
 
@@ -333,6 +371,13 @@ pub(super) fn version(subscriber: &Subscriber) -> Option<i64> {
         Origin::Store { version } => Some(version),
         Origin::File { .. } => None,
     }
+}
+
+/// The id, if there can be a subscriber of it.
+fn sound(id: &str) -> Result<SubscriberId, Problem> {
+    Some(SubscriberId::new(id))
+        .filter(SubscriberId::is_sound)
+        .ok_or_else(|| none(id))
 }
 
 fn missing(error: ChangeError, id: &str) -> Problem {

@@ -40,7 +40,7 @@ use crate::{
     responses(
         (status = 200, description = "What became of it", body = TestAnswer),
         (status = 404, description = "There is no such subscriber", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The bridge cannot send it now", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The bridge cannot send it now, or not tell whether there is such a subscriber", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn test(
@@ -52,7 +52,7 @@ pub(super) async fn test(
 ) -> Result<Response, Problem> {
     query.allow_only(&[], &[])?;
     let kind = kind(&body)?;
-    let subscriber = api.subscriber(&id).await.ok_or_else(|| none(&id))?;
+    let subscriber = api.subscriber(&id).await?.ok_or_else(|| none(&id))?;
     let Ok(_place) = api.tests.try_acquire() else {
         return Err(Problem::new(
             StatusCode::TOO_MANY_REQUESTS,

@@ -23,7 +23,7 @@ impl Bridge {
             queue: self.topology.events_queue(),
             prefetch: self.prefetch,
             bytes: Some(EVENT_BYTES),
-            gate: Some(self.registry.loaded()),
+            gate: Some(self.registry.whole()),
             listens_to: None,
         };
         self.consume(events, move |session| intake.clone().work(session));
@@ -35,7 +35,7 @@ impl Bridge {
                     queue: lane.to_owned(),
                     prefetch: if slow { SLOW_PREFETCH } else { FAST_PREFETCH },
                     bytes: None,
-                    gate: Some(self.registry.loaded()),
+                    gate: Some(self.registry.whole()),
                     listens_to: None,
                 };
                 self.consume(options, move |session| {

@@ -100,14 +100,8 @@ impl Bridge {
     }
 }
 
-/// Why the store was never loaded, if it was not: nothing is consumed before.
-pub(super) fn unloaded(registry: &Registry) -> Option<String> {
-    if *registry.loaded().borrow() {
-        return None;
-    }
-    let why = registry.store().and_then(Store::away);
-    let why = why.unwrap_or_else(|| "its subscribers are being read".to_owned());
-    Some(format!(
-        "nothing is consumed before it was loaded once: {why}"
-    ))
+/// Why it is not known who is subscribed, if it is not: nothing is consumed meanwhile.
+pub(super) fn lack(registry: &Registry) -> Option<String> {
+    let why = registry.lack()?;
+    Some(format!("nothing is consumed: {why}"))
 }

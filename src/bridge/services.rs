@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::{
     Bridge,
-    kept::{STORE, unloaded},
+    kept::{STORE, lack},
 };
 use crate::{
     admin::{BROKER, Readiness},
@@ -47,7 +47,7 @@ impl Bridge {
                 tell_state(&home, &readiness, &metrics, &mut said);
                 readiness.set("deliveries", intake.trouble.why());
                 metrics.slow(deliver.courses.slow());
-                readiness.set(STORE, unloaded(&registry));
+                readiness.set(STORE, lack(&registry));
                 metrics.ready(readiness.reasons().is_empty());
             }
         });

@@ -51,7 +51,7 @@ pub struct Options {
     pub prefetch: u16,
     /// What these may weigh together, about: fewer are asked for while they are large.
     pub bytes: Option<usize>,
-    /// Nothing is consumed while this is false.
+    /// Nothing is consumed while this is false: a session ends, and what is unsettled is seen through.
     pub gate: Option<watch::Receiver<bool>>,
     /// An exchange, which a queue is made for that this consumer has for itself: bound to everything
     /// there, and gone with it.
@@ -118,7 +118,8 @@ pub async fn consume<W, F>(
             },
         };
         if let Some(connection) = connection {
-            match start(&connection, &options, &stop).await {
+            let ending = stop.child_token();
+            match start(&connection, &options, &ending).await {
                 Ok(session) => {
                     if said {
                         info!(queue = options.queue, "consuming again");
@@ -130,7 +131,14 @@ pub async fn consume<W, F>(
                         () = home.repaired() => {}
                     }
                     let there = There::now(&present);
-                    work(session).await;
+                    let mut working = std::pin::pin!(work(session));
+                    tokio::select! {
+                        () = &mut working => {}
+                        () = shut(gate.as_mut()) => {
+                            ending.cancel();
+                            working.await;
+                        }
+                    }
                     drop(there);
                     if stop.is_cancelled() {
                         home.keep(settler);
@@ -163,6 +171,17 @@ pub async fn consume<W, F>(
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
+    }
+}
+
+/// Waits until the gate is shut.
+async fn shut(gate: Option<&mut watch::Receiver<bool>>) {
+    let shut = match gate {
+        Some(gate) => gate.wait_for(|open| !*open).await.is_ok(),
+        None => false,
+    };
+    if !shut {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -60,13 +60,14 @@ impl Intake {
         attempts: usize,
         settler: &Settler,
     ) -> Plan {
-        let now = Timestamp::now();
         let subscribers = self.subscribers.load();
         let mut plan = Plan::default();
         while let Some((received, rest)) = events.split_first()
             && plan.deliveries < DELIVERIES
         {
             *events = rest;
+            // Each its own: the same event twice, rejected twice, is known by its time.
+            let now = Timestamp::now();
             let room = plan.attempts < attempts;
             let mut at_once = Vec::new();
             let decoded = event::decode(&received.body, self.source.max_event_bytes);

@@ -120,7 +120,7 @@ impl Store {
     /// Puts dead letters into the store, all of them or none. They are safe when this returns.
     pub async fn archive(&self, letters: Vec<NewDeadLetter>) -> Result<(), StoreError> {
         let statements = statements(letters, Timestamp::now());
-        self.timed(async {
+        self.writing(async {
             let open = self.opened()?;
             let mut transaction = open.database.begin().await?;
             for statement in statements {

@@ -27,17 +27,26 @@ const ACQUIRE: Duration = Duration::from_secs(5);
 /// nearly the time that the store does.
 const BUSY: Duration = Duration::from_secs(5);
 const STATEMENT_MS: u32 = 9_000;
-const CONNECTIONS: u32 = 6;
+/// What PostgreSQL calls a statement that it gave up on.
+const OUT_OF_TIME: &str = "57014";
+/// Connections for those who read, however much; and in PostgreSQL for those who write.
+const READERS: u32 = 5;
+const WRITERS: u32 = 3;
 /// A statement with more values than this is not kept prepared: it is as long as what is put in, so
 /// hardly any comes twice, and megabytes each.
 const MOST_KEPT: usize = 100;
 
-/// The database, by its pools of connections.
+/// The database, by its pools of connections: who reads much keeps nobody from writing.
 pub(super) enum Database {
-    /// One connection writes; readers do not wait for it.
-    Sqlite { write: SqlitePool, read: SqlitePool },
-    /// Any connection does anything.
-    Postgres(PgPool),
+    /// One connection writes.
+    Sqlite {
+        write: SqlitePool,
+        read: SqlitePool,
+    },
+    Postgres {
+        write: PgPool,
+        read: PgPool,
+    },
 }
 
 /// A statement with its values: `$1` is the first of them.
@@ -222,8 +231,10 @@ impl Database {
         match place {
             StorePlace::Sqlite(path) => Self::open_sqlite(path).await,
             StorePlace::Postgres(url) => {
-                let options: PgConnectOptions =
-                    url.expose_secret().parse().map_err(|error| away(&error))?;
+                let options: PgConnectOptions = url
+                    .expose_secret()
+                    .parse()
+                    .map_err(|error| failed(&error))?;
                 let options = options
                     .application_name("hookbridge")
                     .log_statements(LevelFilter::Off)
@@ -234,24 +245,28 @@ impl Database {
                 let first = first
                     .connect_with(options.clone())
                     .await
-                    .map_err(|error| away(&error))?;
+                    .map_err(|error| failed(&error))?;
                 POSTGRES.run(&first).await.map_err(migrating)?;
                 first.close().await;
                 let limited = format!("SET statement_timeout = {STATEMENT_MS}");
-                let pool = PgPoolOptions::new()
-                    .max_connections(CONNECTIONS)
-                    .acquire_timeout(ACQUIRE)
-                    .after_connect(move |connection, _| {
-                        let limited = limited.clone();
-                        Box::pin(async move {
-                            sqlx::query(AssertSqlSafe(limited))
-                                .execute(connection)
-                                .await?;
-                            Ok(())
+                let pool = |connections| {
+                    let limited = limited.clone();
+                    PgPoolOptions::new()
+                        .max_connections(connections)
+                        .acquire_timeout(ACQUIRE)
+                        .after_connect(move |connection, _| {
+                            let limited = limited.clone();
+                            Box::pin(async move {
+                                sqlx::query(AssertSqlSafe(limited))
+                                    .execute(connection)
+                                    .await?;
+                                Ok(())
+                            })
                         })
-                    })
-                    .connect_lazy_with(options);
-                Ok(Self::Postgres(pool))
+                        .connect_lazy_with(options.clone())
+                };
+                let (write, read) = (pool(WRITERS), pool(READERS));
+                Ok(Self::Postgres { write, read })
             }
         }
     }
@@ -282,14 +297,14 @@ impl Database {
                 })
                 .connect_lazy_with(options.clone())
         };
-        let (write, read) = (pool(1), pool(CONNECTIONS - 1));
+        let (write, read) = (pool(1), pool(READERS));
         SQLITE.run(&write).await.map_err(migrating)?;
         Ok(Self::Sqlite { write, read })
     }
 
     /// The rows that a statement gives which changes nothing.
     pub(super) async fn rows<T: FromAnyRow>(&self, sql: Sql) -> Result<Vec<T>, StoreError> {
-        self.read(sql).await.map_err(|error| away(&error))
+        self.read(sql).await.map_err(|error| failed(&error))
     }
 
     /// The first of [`Self::rows`].
@@ -300,7 +315,7 @@ impl Database {
     async fn read<T: FromAnyRow>(&self, sql: Sql) -> Result<Vec<T>, sqlx::Error> {
         Ok(match self {
             Self::Sqlite { read, .. } => rows!(Sqlite, SqliteArguments, sql.nameless(), read),
-            Self::Postgres(pool) => rows!(Postgres, PgArguments, sql, pool),
+            Self::Postgres { read, .. } => rows!(Postgres, PgArguments, sql, read),
         })
     }
 
@@ -312,10 +327,10 @@ impl Database {
                 write
                     .begin_with("BEGIN IMMEDIATE")
                     .await
-                    .map_err(|error| away(&error))?,
+                    .map_err(|error| unwritable(&error))?,
             ),
-            Self::Postgres(pool) => {
-                Transaction::Postgres(pool.begin().await.map_err(|error| away(&error))?)
+            Self::Postgres { write, .. } => {
+                Transaction::Postgres(write.begin().await.map_err(|error| unwritable(&error))?)
             }
         })
     }
@@ -353,7 +368,7 @@ impl Database {
                     self.rows(prefixed("EXPLAIN QUERY PLAN")).await?;
                 Ok(steps.into_iter().map(|(_, _, _, step)| step).collect())
             }
-            Self::Postgres(_) => {
+            Self::Postgres { .. } => {
                 let steps: Vec<(String,)> = self.rows(prefixed("EXPLAIN")).await?;
                 Ok(steps.into_iter().map(|(step,)| step).collect())
             }
@@ -376,7 +391,7 @@ pub(super) enum Transaction {
 impl Transaction {
     /// The rows that a statement gives.
     pub(super) async fn rows<T: FromAnyRow>(&mut self, sql: Sql) -> Result<Vec<T>, StoreError> {
-        self.fetch(sql).await.map_err(|error| away(&error))
+        self.fetch(sql).await.map_err(|error| failed(&error))
     }
 
     /// The first of [`Self::rows`].
@@ -394,7 +409,7 @@ impl Transaction {
     /// Makes a change; tells how many rows it concerned. One that gives two cases' hooks the same URL
     /// is [`StoreError::UrlTaken`]: nothing else that must be unique can be given twice.
     pub(super) async fn change(&mut self, sql: Sql) -> Result<u64, StoreError> {
-        self.execute(sql).await.map_err(|error| away(&error))
+        self.execute(sql).await.map_err(|error| failed(&error))
     }
 
     async fn execute(&mut self, sql: Sql) -> Result<u64, sqlx::Error> {
@@ -410,7 +425,7 @@ impl Transaction {
             Self::Sqlite(open) => open.commit().await,
             Self::Postgres(open) => open.commit().await,
         }
-        .map_err(|error| away(&error))
+        .map_err(|error| failed(&error))
     }
 }
 
@@ -424,11 +439,23 @@ async fn make_private(path: &Path) -> std::io::Result<()> {
     options.open(path).await.map(drop)
 }
 
-fn away(error: &sqlx::Error) -> StoreError {
+/// Why no change can begin. Readers take no connection from writers, so where none can be had, the
+/// database is at fault.
+fn unwritable(error: &sqlx::Error) -> StoreError {
+    match failed(error) {
+        StoreError::Busy(why) => StoreError::Away(why),
+        other => other,
+    }
+}
+
+fn failed(error: &sqlx::Error) -> StoreError {
     match error {
         sqlx::Error::Database(database) if database.is_unique_violation() => StoreError::UrlTaken,
+        sqlx::Error::Database(database) if database.code().as_deref() == Some(OUT_OF_TIME) => {
+            StoreError::Busy("it was not done in time".to_owned())
+        }
         sqlx::Error::PoolTimedOut => {
-            StoreError::Away("no connection to it could be had in time".to_owned())
+            StoreError::Busy("no connection to it could be had in time".to_owned())
         }
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
             StoreError::Unreadable(error.to_string())
@@ -443,7 +470,7 @@ fn migrating(error: sqlx::migrate::MigrateError) -> StoreError {
         MigrateError::VersionMissing(version) => StoreError::Unreadable(format!(
             "a newer hookbridge has changed its tables (migration {version}): use that one"
         )),
-        MigrateError::Execute(error) => away(&error),
+        MigrateError::Execute(error) => failed(&error),
         error => StoreError::Away(format!("its tables cannot be brought up to date: {error}")),
     }
 }

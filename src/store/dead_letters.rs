@@ -111,6 +111,15 @@ pub struct DeadLetterInFull {
     pub related: Vec<DeadLetter>,
 }
 
+/// What was removed. It is done a part at a time, so there may be some although not all of it could be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removed {
+    /// How many.
+    pub count: u64,
+    /// Whether that is all, or why not.
+    pub ended: Result<(), StoreError>,
+}
+
 /// A part of a list, and where it goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<T, C> {
@@ -198,7 +207,7 @@ impl Store {
         let limit = limit.clamp(1, MOST);
         let sql = listing(filter, after, limit + 1);
         let rows: Vec<Row> = self
-            .timed(async { self.opened()?.database.rows(sql).await })
+            .browsing(async { self.opened()?.database.rows(sql).await })
             .await?;
         let more = rows.len() > limit;
         let items: Vec<DeadLetter> = rows.into_iter().take(limit).map(DeadLetter::from).collect();
@@ -216,13 +225,13 @@ impl Store {
         after: Option<Cursor>,
     ) -> Result<Vec<String>, StoreError> {
         let sql = listing(filter, after, PAGE);
-        self.timed(async { self.opened()?.database.explain(sql).await })
+        self.browsing(async { self.opened()?.database.explain(sql).await })
             .await
     }
 
     /// One dead letter with its payload; [`StoreError::Missing`] if there is none.
     pub async fn dead_letter(&self, id: i64) -> Result<DeadLetterInFull, StoreError> {
-        self.timed(async {
+        self.browsing(async {
             let open = self.opened()?;
             let text = format!("SELECT {COLUMNS} FROM dead_letters WHERE id = $1");
             let row: Option<Row> = open.database.row(Sql::new(text).value(id)).await?;
@@ -266,47 +275,51 @@ impl Store {
 
     /// Has the database look at what it holds, so that it finds dead letters by the best index.
     pub async fn analyse(&self) -> Result<(), StoreError> {
-        self.timed(async { self.opened()?.database.analyse().await })
+        self.writing(async { self.opened()?.database.analyse().await })
             .await
     }
 
-    /// Removes dead letters; tells how many. An empty filter is [`StoreError::NoFilter`].
-    pub async fn delete_dead_letters(&self, filter: &Filter) -> Result<u64, StoreError> {
+    /// Removes dead letters. An empty filter is [`StoreError::NoFilter`].
+    pub async fn delete_dead_letters(&self, filter: &Filter) -> Removed {
         if filter.is_empty() {
-            return Err(StoreError::NoFilter);
+            return Removed {
+                count: 0,
+                ended: Err(StoreError::NoFilter),
+            };
         }
         let mut some = Sql::new("SELECT id FROM dead_letters");
         filter.push_where(&mut some);
         self.delete_all(some).await
     }
 
-    /// Removes the dead letters that were put into the store before `before`; tells how many.
-    pub async fn delete_older(&self, before: Timestamp) -> Result<u64, StoreError> {
+    /// Removes the dead letters that were put into the store before `before`.
+    pub async fn delete_older(&self, before: Timestamp) -> Removed {
         let some = Sql::new("SELECT id FROM dead_letters WHERE archived_at < $1");
         self.delete_all(some.value(before.as_microsecond())).await
     }
 
     /// Removes the dead letters whose ids a statement gives, so many at a time that others come
     /// between.
-    async fn delete_all(&self, ids: Sql) -> Result<u64, StoreError> {
-        let mut deleted = 0;
+    async fn delete_all(&self, ids: Sql) -> Removed {
+        let mut count = 0;
         loop {
             let Sql { text, values } = ids.clone();
             let text = format!("DELETE FROM dead_letters WHERE id IN ({text} LIMIT {AT_ONCE})");
             let sql = Sql { text, values };
             let some = self
-                .timed(async { self.opened()?.database.change(sql).await })
-                .await?;
-            deleted += some;
-            if some < AT_ONCE {
-                return Ok(deleted);
+                .writing(async { self.opened()?.database.change(sql).await })
+                .await;
+            count += some.as_ref().copied().unwrap_or(0);
+            if !some.as_ref().is_ok_and(|some| *some == AT_ONCE) {
+                let ended = some.map(drop);
+                return Removed { count, ended };
             }
         }
     }
 
     pub(super) async fn count(&self, sql: Sql) -> Result<u64, StoreError> {
         let row: Option<(i64,)> = self
-            .timed(async { self.opened()?.database.row(sql).await })
+            .browsing(async { self.opened()?.database.row(sql).await })
             .await?;
         Ok(row.map_or(0, |(count,)| u64::try_from(count).unwrap_or(0)))
     }

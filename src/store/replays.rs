@@ -15,8 +15,9 @@ use super::{
 
 /// How many subscribers are named whose dead letters are skipped.
 const MOST_NAMED: usize = 100;
-/// How long a bridge has a replay for itself without a sign of life.
+/// How long a bridge has a replay for itself without a sign of life, and how often it gives one.
 const LEASE: Duration = Duration::from_secs(30);
+pub(crate) const RENEWAL: Duration = Duration::from_secs(10);
 /// Of one batch, how many dead letters, and how many bytes unless one is larger.
 const BATCH: u32 = 200;
 const BATCH_BYTES: i64 = 8 * 1024 * 1024;
@@ -213,7 +214,7 @@ impl Store {
             .value(json(&Skipped::default())?)
             .value(i64::MIN);
         let row: Option<Row> = self
-            .timed(async {
+            .writing(async {
                 let open = self.opened()?;
                 let mut transaction = open.database.begin().await?;
                 let row = transaction.row(sql).await?;
@@ -232,7 +233,7 @@ impl Store {
         let mut sql = Sql::new("SELECT kind, subscriber, count(*) FROM dead_letters");
         open_ones(filter, Timestamp::now(), &mut sql);
         sql.push(" GROUP BY kind, subscriber");
-        self.timed(async { self.opened()?.database.rows(sql).await })
+        self.browsing(async { self.opened()?.database.rows(sql).await })
             .await
     }
 
@@ -247,7 +248,7 @@ impl Store {
             .value(before.unwrap_or(i64::MAX))
             .value(i64::try_from(limit).unwrap_or(i64::MAX));
         let rows: Vec<Row> = self
-            .timed(async { self.opened()?.database.rows(sql).await })
+            .browsing(async { self.opened()?.database.rows(sql).await })
             .await?;
         rows.into_iter().map(Row::read).collect()
     }
@@ -256,7 +257,7 @@ impl Store {
     pub(crate) async fn replay(&self, id: i64) -> Result<Replay, StoreError> {
         let sql = Sql::new(format!("SELECT {COLUMNS} FROM replays WHERE id = $1")).value(id);
         let row: Option<Row> = self
-            .timed(async { self.opened()?.database.row(sql).await })
+            .reading(async { self.opened()?.database.row(sql).await })
             .await?;
         row.ok_or(StoreError::Missing)?.read()
     }
@@ -269,7 +270,7 @@ impl Store {
         )
         .value(Timestamp::now().as_microsecond())
         .value(id);
-        self.timed(async { self.opened()?.database.change(sql).await })
+        self.writing(async { self.opened()?.database.change(sql).await })
             .await?;
         Ok(())
     }
@@ -279,7 +280,7 @@ impl Store {
         let first = "(SELECT MIN(id) FROM replays WHERE state = 'running')";
         let sql = Sql::new(format!("SELECT {COLUMNS} FROM replays WHERE id = {first}"));
         let waiting: Option<Row> = self
-            .timed(async { self.opened()?.database.row(sql).await })
+            .reading(async { self.opened()?.database.row(sql).await })
             .await?;
         let Some(waiting) = waiting else {
             return Ok(None);
@@ -295,7 +296,7 @@ impl Store {
         .value(owner)
         .value(now);
         let mine = self
-            .timed(async { self.opened()?.database.change(sql).await })
+            .writing(async { self.opened()?.database.change(sql).await })
             .await?;
         if mine == 0 {
             return Ok(None);
@@ -317,7 +318,7 @@ impl Store {
         sql.push(" ORDER BY failed_at, id LIMIT ");
         sql.bind(i64::from(limit));
         let found: Vec<(i64, i64, i64)> = self
-            .timed(async { self.opened()?.database.rows(sql).await })
+            .reading(async { self.opened()?.database.rows(sql).await })
             .await?;
         let mut bytes = 0;
         let fitting = found.iter().take_while(|(_, _, length)| {
@@ -341,7 +342,7 @@ impl Store {
         sql.bind_all(some.iter().map(|(id, _, _)| *id));
         sql.push(" ORDER BY failed_at, id");
         let rows: Vec<FullRow> = self
-            .timed(async { self.opened()?.database.rows(sql).await })
+            .reading(async { self.opened()?.database.rows(sql).await })
             .await?;
         let letters = rows.into_iter().map(|row| (row.letter.into(), row.payload));
         Ok(Some(Batch {
@@ -379,7 +380,7 @@ impl Store {
                 .value(replay.id);
         mark.bind_all(progress.replayed.iter().copied());
         let state: Option<(String, Option<String>)> = self
-            .timed(async {
+            .writing(async {
                 let open = self.opened()?;
                 let mut transaction = open.database.begin().await?;
                 // Also for a replay that is somebody else's by now: it was published.
@@ -394,6 +395,22 @@ impl Store {
             })
             .await?;
         Ok(state.is_some_and(|(state, of)| state == "running" && of.as_deref() == Some(owner)))
+    }
+
+    /// Has a replay stay this bridge's, however long a batch takes.
+    pub(crate) async fn renew_replay(
+        &self,
+        replay: &Replay,
+        owner: &str,
+    ) -> Result<(), StoreError> {
+        let until = Timestamp::now().as_microsecond().saturating_add(lease());
+        let sql = Sql::new("UPDATE replays SET owned_until = $1 WHERE id = $2 AND owner = $3")
+            .value(until)
+            .value(replay.id)
+            .value(owner);
+        self.writing(async { self.opened()?.database.change(sql).await })
+            .await?;
+        Ok(())
     }
 
     /// Says why a replay does not go on just now.
@@ -411,7 +428,7 @@ impl Store {
         .value(until)
         .value(replay.id)
         .value(owner);
-        self.timed(async { self.opened()?.database.change(sql).await })
+        self.writing(async { self.opened()?.database.change(sql).await })
             .await?;
         Ok(())
     }
@@ -425,7 +442,7 @@ impl Store {
         .value(Timestamp::now().as_microsecond())
         .value(replay.id)
         .value(owner);
-        self.timed(async { self.opened()?.database.change(sql).await })
+        self.writing(async { self.opened()?.database.change(sql).await })
             .await?;
         Ok(())
     }
@@ -434,7 +451,7 @@ impl Store {
     pub(crate) async fn leave_replays(&self, owner: &str) -> Result<(), StoreError> {
         let sql = Sql::new("UPDATE replays SET owner = NULL, owned_until = 0 WHERE owner = $1");
         let sql = sql.value(owner);
-        self.timed(async { self.opened()?.database.change(sql).await })
+        self.writing(async { self.opened()?.database.change(sql).await })
             .await?;
         Ok(())
     }

@@ -73,7 +73,7 @@ impl Store {
         condition: Condition,
         by: &str,
     ) -> Result<Saved, StoreError> {
-        self.timed(async {
+        self.writing(async {
             let opened = self.opened()?;
             let id = subscriber.id.as_str();
             let written = Written::new(subscriber, given, &opened.keys)?;
@@ -118,7 +118,7 @@ impl Store {
         condition: Condition,
         by: &str,
     ) -> Result<Saved, StoreError> {
-        self.timed(async {
+        self.writing(async {
             let opened = self.opened()?;
             let mut transaction = opened.database.begin().await?;
             let version = next_version(&mut transaction).await?;
@@ -151,7 +151,7 @@ impl Store {
         id: &SubscriberId,
         condition: Condition,
     ) -> Result<(), StoreError> {
-        self.timed(async {
+        self.writing(async {
             let opened = self.opened()?;
             let mut transaction = opened.database.begin().await?;
             next_version(&mut transaction).await?;
@@ -195,7 +195,7 @@ impl Store {
         sql: Sql,
         rules: &Rules,
     ) -> Result<Vec<(String, ReadSubscriber)>, StoreError> {
-        self.timed(async {
+        self.reading(async {
             let opened = self.opened()?;
             let rows: Vec<Row> = opened.database.rows(sql).await?;
             let read = |row: Row| (row.id.clone(), row.read(&opened.keys, rules));
@@ -213,22 +213,25 @@ impl Store {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let text = "SELECT id, version FROM subscribers WHERE id > $1 ORDER BY id LIMIT $2";
         let sql = Sql::new(text).value(after).value(limit);
-        self.timed(async { self.opened()?.database.rows(sql).await })
+        self.reading(async { self.opened()?.database.rows(sql).await })
             .await
     }
 
     /// Encrypts with the first key what is encrypted with another, so that the other can go. Tells
-    /// of how many subscribers.
+    /// of how many subscribers. What cannot be read is left, and the error says why.
     pub async fn encrypt_anew(&self) -> Result<u64, StoreError> {
-        let mut done = 0;
-        loop {
+        let (mut done, mut failed) = (0, None);
+        let mut after = Some(String::new());
+        while let Some(id) = after.take() {
             let some = self
-                .timed(async { encrypt_some_anew(self.opened()?).await })
+                .writing(async { encrypt_some_anew(self.opened()?, &id).await })
                 .await?;
-            if some == 0 {
-                break;
-            }
-            done += some;
+            done += some.done;
+            failed = failed.or(some.failed);
+            after = some.last;
+        }
+        if let Some(error) = failed {
+            return Err(error);
         }
         if done > 0 {
             info!(
@@ -240,15 +243,37 @@ impl Store {
     }
 }
 
-async fn encrypt_some_anew(opened: &Opened) -> Result<u64, StoreError> {
+/// What became of some subscribers that were to be encrypted anew.
+#[derive(Default)]
+struct Anew {
+    done: u64,
+    failed: Option<StoreError>,
+    /// The last that was looked at; nothing if there was none.
+    last: Option<String>,
+}
+
+/// Encrypts some anew behind the id `after`.
+async fn encrypt_some_anew(opened: &Opened, after: &str) -> Result<Anew, StoreError> {
     let text = format!(
-        "SELECT {COLUMNS} FROM subscribers WHERE key_id <> $1 AND secrets <> '' ORDER BY id LIMIT 200"
+        "SELECT {COLUMNS} FROM subscribers WHERE key_id <> $1 AND secrets <> '' AND id > $2 \
+         ORDER BY id LIMIT 200"
     );
-    let sql = Sql::new(text).value(opened.keys.id());
+    let sql = Sql::new(text).value(opened.keys.id()).value(after);
     let rows: Vec<Row> = opened.database.rows(sql).await?;
+    let last = rows.last().map(|row| row.id.clone());
+    if last.is_none() {
+        return Ok(Anew::default());
+    }
+    let (mut done, mut failed) = (0, None);
     let mut transaction = opened.database.begin().await?;
     for row in &rows {
-        let (secrets, url) = row.encrypted_anew(&opened.keys)?;
+        let (secrets, url) = match row.encrypted_anew(&opened.keys) {
+            Ok(anew) => anew,
+            Err(error) => {
+                failed = failed.or(Some(error));
+                continue;
+            }
+        };
         let hook = url.filter(|_| row.id.starts_with(CASE_HOOK));
         let hook = hook.map(|url| opened.keys.hash(secrecy::ExposeSecret::expose_secret(&url)));
         // Not if it was changed since it was read.
@@ -261,10 +286,10 @@ async fn encrypt_some_anew(opened: &Opened) -> Result<u64, StoreError> {
         .value(hook)
         .value(row.id.as_str())
         .value(row.version);
-        transaction.change(sql).await?;
+        done += transaction.change(sql).await?;
     }
     transaction.commit().await?;
-    Ok(u64::try_from(rows.len()).unwrap_or(u64::MAX))
+    Ok(Anew { done, failed, last })
 }
 
 /// Takes the next version. Whoever changes a subscriber begins with this, and so one after the other.

@@ -121,7 +121,7 @@ pub fn inspect_directory(
         Ok(files) => files.iter().for_each(|file| reading.file(file)),
         Err(error) => reading.mistakes.push(unreadable(directory, &error)),
     }
-    warnings.extend(shared_urls(&reading.subscribers));
+    warnings.extend(shared_urls(reading.subscribers.iter()));
     Inspection {
         set: SubscriberSet::new(reading.subscribers),
         mistakes: reading.mistakes.into(),
@@ -261,7 +261,7 @@ impl Reading<'_> {
 
 /// A warning for each URL that subscribers with different `cases` share: an endpoint for one case
 /// would be sent another case's webhooks.
-fn shared_urls(subscribers: &[Subscriber]) -> Vec<Mistake> {
+pub(crate) fn shared_urls<'a>(subscribers: impl Iterator<Item = &'a Subscriber>) -> Vec<Mistake> {
     let mut first_with: BTreeMap<&str, &Subscriber> = BTreeMap::new();
     let mut warnings = Vec::new();
     for subscriber in subscribers {
@@ -281,6 +281,16 @@ fn shared_urls(subscribers: &[Subscriber]) -> Vec<Mistake> {
         }
     }
     warnings
+}
+
+/// Whether these two have the same URL and different cases.
+pub(crate) fn share_url(one: &Subscriber, other: &Subscriber) -> bool {
+    match (&one.target, &other.target) {
+        (Target::Http(a), Target::Http(b)) if cases(one).is_some() => {
+            a.url == b.url && cases(other).is_some_and(|cases| self::cases(one) != Some(cases))
+        }
+        _ => false,
+    }
 }
 
 fn place(origin: &Origin) -> Place {

@@ -88,11 +88,8 @@ fn id(table: &Table<'_>, reserved: bool) -> Option<SubscriberId> {
         table.wrong("id", Wrong::new("is missing", remedy));
     }
     let Given { value, place } = table.text("id")?;
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let read = if !(1..=63).contains(&value.len())
-        || !value.starts_with(plain)
-        || !value.chars().all(|c| plain(c) || "._-".contains(c))
-    {
+    let id = SubscriberId::new(value);
+    let read = if !id.is_sound() {
         Err(Wrong::new(format!("is {value:?}"), remedy))
     } else if value.starts_with("case-") && !reserved {
         Err(Wrong::new(
@@ -100,7 +97,7 @@ fn id(table: &Table<'_>, reserved: bool) -> Option<SubscriberId> {
             "Write another id",
         ))
     } else {
-        Ok(SubscriberId::new(value))
+        Ok(id)
     };
     table.accept("id", read, place)
 }

@@ -240,6 +240,9 @@ fn different_cases_on_one_url_are_a_warning() {
     let warning = read.warnings[0].to_string();
     assert!(warning.contains("a.toml:11: \"c\" and \"a\""), "{warning}");
     assert!(warning.contains("a.toml:1)"), "{warning}");
+    let shared = |one, other| share_url(read.set.get(one).unwrap(), read.set.get(other).unwrap());
+    assert!(shared("a", "c") && shared("c", "b"));
+    assert!(!shared("a", "b"));
 }
 
 /// A sound subscriber on AMQP, with the lines `$`.
