@@ -84,6 +84,14 @@ impl StoreError {
         Self::Busy(format!("it did not answer within {limit}"))
     }
 
+    /// What it means where nobody else can be in the way: that the database is away.
+    pub(crate) fn or_away(self) -> Self {
+        match self {
+            Self::Busy(why) => Self::Away(why),
+            other => other,
+        }
+    }
+
     /// Why, without what follows from it.
     fn why(&self) -> String {
         match self {
@@ -176,7 +184,7 @@ impl Store {
             Err(error) => {
                 // One that cannot be read yet is as good as away.
                 self.note_away(&error.why());
-                Err(error)
+                Err(error.or_away())
             }
         }
     }

@@ -442,10 +442,7 @@ async fn make_private(path: &Path) -> std::io::Result<()> {
 /// Why no change can begin. Readers take no connection from writers, so where none can be had, the
 /// database is at fault.
 fn unwritable(error: &sqlx::Error) -> StoreError {
-    match failed(error) {
-        StoreError::Busy(why) => StoreError::Away(why),
-        other => other,
-    }
+    failed(error).or_away()
 }
 
 fn failed(error: &sqlx::Error) -> StoreError {
