@@ -179,7 +179,7 @@ impl Bridge {
         }
     }
 
-    /// The sum of a counter's series whose labels hold all of `labels`.
+    /// The sum of a metric's series whose labels hold all of `labels`.
     pub(crate) async fn counter(&self, name: &str, labels: &[&str]) -> f64 {
         let (_, text) = self.ask("metrics").await.expect("the bridge's metrics");
         text.lines()

@@ -40,13 +40,15 @@ pub(super) struct Row {
     /// The most that a bridge had, in MiB.
     pub(super) memory: f64,
     pub(super) broker: Need,
+    /// Subscribers that count as slow at the end, in all bridges.
+    pub(super) slow: f64,
 }
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}: {}/s, {:.1} µs each; at {:.0} events/s p50 {:.1} ms, p99 {:.1} ms; RabbitMQ {:.0} µs an event",
+            "{}: {}/s, {:.1} µs each; at {:.0} events/s p50 {:.1} ms, p99 {:.1} ms; RabbitMQ {:.0} µs an event; {} slow",
             thousands(self.value as f64),
             thousands(self.per_second),
             self.micros_each,
@@ -54,6 +56,7 @@ impl fmt::Display for Row {
             self.latency.p50,
             self.latency.p99,
             self.broker.micros_each,
+            self.slow,
         )
     }
 }
@@ -127,7 +130,12 @@ async fn with(stand: &Stand<'_>, series: Series, case: &Case, bridges: &mut [Bri
         .await
         .expect("every delivery at the offered rate");
     let memory = memory.most().await;
+    let mut slow = 0.0;
+    for bridge in &*bridges {
+        slow += bridge.counter("hookbridge_slow_subscribers", &[]).await;
+    }
     Row {
+        slow,
         series,
         value: series.what.of(case),
         per_second,

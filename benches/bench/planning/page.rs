@@ -48,6 +48,7 @@ pub(super) fn write(findings: &Findings, took: Duration) -> Vec<(&'static str, S
             sections.push(format!("## {heading}"));
             sections.push(about.to_owned());
             sections.push(tables::speeds(what, &rows));
+            sections.extend(slow(&rows));
             sections.push("What RabbitMQ needs:".to_owned());
             sections.push(tables::needs(what, &rows));
         }
@@ -78,6 +79,22 @@ pub(super) fn write(findings: &Findings, took: Duration) -> Vec<(&'static str, S
             .map(|(name, picture)| (name, picture.svg)),
     );
     files
+}
+
+/// What must be known of rows in which healthy subscribers did not keep up.
+fn slow(rows: &[&Row]) -> Option<String> {
+    let slow = rows.iter().filter(|row| row.slow > 0.0).map(|row| {
+        let (value, to) = (thousands(row.value as f64), row.series.to.name());
+        format!("{value} ({to}): {}", row.slow)
+    });
+    let slow: Vec<_> = slow.collect();
+    (!slow.is_empty()).then(|| {
+        format!(
+            "So many subscribers counted as slow at the end, so that their deliveries went through the slow lanes, \
+             which is what these rows show: {}.",
+            slow.join("; ")
+        )
+    })
 }
 
 fn introduction(took: Duration) -> String {
@@ -116,8 +133,8 @@ fn method() -> String {
         "Memory is resident memory: of a bridge the most that it ever had, of RabbitMQ the most since the bridges were \
          ready, with the waiting events in it."
             .to_owned(),
-        "Written to disk is what the system counts as written by RabbitMQ's process. Events here are gone before \
-         RabbitMQ tidies its log of them up; what waits for long is written once more."
+        "Written to disk is what the system counts as written by RabbitMQ's process. What waits for \
+         long is moved from RabbitMQ's log into files of the queue, and so written again."
             .to_owned(),
         "Connections and channels are the bridges' alone; queues are all, the subscribers' among them.".to_owned(),
         format!(

@@ -76,21 +76,18 @@ fn size(findings: &Findings) -> Option<String> {
 }
 
 fn fan_out(findings: &Findings) -> Option<String> {
-    let sides = findings.ends(What::FanOut)?.map(|[one, many]| {
-        format!(
-            "from {} to {} µs an event at RabbitMQ, and from {} to {} µs a delivery at the bridge",
-            micros(one.broker.micros_each),
-            micros(many.broker.micros_each),
-            micros(one.micros_each),
-            micros(many.micros_each),
-        )
-    });
-    let [[one, many], _] = findings.ends(What::FanOut)?;
-    let [http, queues] = sides;
+    let [[one, many], [one_queue, queues]] = findings.ends(What::FanOut)?;
+    let went = |from: f64, to: f64| format!("from {} to {} µs", micros(from), micros(to));
     Some(format!(
-        "**Fan-out.** With {} subscribers in place of {} the processor time went {http} over HTTP; {queues} to queues. \
-         A delivery over HTTP that succeeds at once passes no further queue; one to a queue is a message of its own.",
-        many.value, one.value,
+        "**Fan-out.** With {} subscribers of each event in place of {}, RabbitMQ's processor time for an event went {} \
+         over HTTP and {} to queues; the bridge's for a delivery went {} and {}. A delivery over HTTP that succeeds at \
+         its first attempt passes no further queue; one to a queue is a message of its own.",
+        many.value,
+        one.value,
+        went(one.broker.micros_each, many.broker.micros_each),
+        went(one_queue.broker.micros_each, queues.broker.micros_each),
+        went(one.micros_each, many.micros_each),
+        went(one_queue.micros_each, queues.micros_each),
     ))
 }
 
@@ -98,16 +95,18 @@ fn bridges(findings: &Findings) -> Option<String> {
     let times = |to| {
         let rows = findings.rows(What::Bridges, to);
         let one = rows.first()?.per_second;
-        let more = rows.iter().skip(1);
-        let more = more.map(|row| format!("{} {:.1}", row.value, row.per_second / one));
+        let more = rows.iter().skip(1).map(|row| {
+            let times = row.per_second / one;
+            format!("{} bridges {times:.1} times", row.value)
+        });
         Some(more.collect::<Vec<_>>().join(" and "))
     };
     Some(format!(
-        "**Bridges.** On this machine, whose cores they share with everything else, so many bridges delivered so many \
-         times what one did: {} to an endpoint that answers at once, {} to one that answers after {SLOW_MILLIS} ms, {} to \
-         a queue. A bridge has at most {CONCURRENT} attempts under way to a subscriber (`max_in_flight`), so that it \
-         delivers at most {CONCURRENT} in the time of an answer: more bridges, or a larger `max_in_flight`, help there. \
-         Elsewhere a further bridge helps where one has no core left. Run two in any case, so that one may go.",
+        "**Bridges.** Beside one bridge, on this machine whose cores they share with everything else: to an endpoint that \
+         answers at once {} as much; to one that answers after {SLOW_MILLIS} ms {}; to a queue {}. A bridge has at \
+         most {CONCURRENT} attempts under way to a subscriber (`max_in_flight`), so that it delivers to it at most \
+         {CONCURRENT} in the time of an answer: more bridges, or a larger `max_in_flight`, help there. Otherwise a further \
+         bridge helps where one has no core left. Run two in any case, so that one may go.",
         times(To::Http)?,
         times(To::SlowHttp)?,
         times(To::Queue)?,
@@ -160,6 +159,11 @@ fn disk(findings: &Findings) -> Option<String> {
         )
     });
     let [http, queue] = sides;
+    // On a file system in memory nothing is written.
+    let [[small, _], _] = findings.ends(What::Bytes)?;
+    if small.broker.written_each == 0.0 {
+        return None;
+    }
     Some(format!(
         "**Disk.** RabbitMQ wrote {http} over HTTP; {queue} to a queue. In a cluster each node that has a replica writes \
          it. What waits lies on disk for as long: events a second, times their size, times the longest that bridges \
