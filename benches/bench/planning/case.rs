@@ -61,6 +61,7 @@ impl fmt::Display for Row {
     }
 }
 
+/// Starts its bridges with its subscribers, measures, and removes both.
 pub(super) async fn measure(stand: &Stand<'_>, series: Series, case: &Case) -> Row {
     let ground = stand.ground;
     let queues = match series.to {
@@ -76,7 +77,7 @@ pub(super) async fn measure(stand: &Stand<'_>, series: Series, case: &Case) -> R
     for bridge in &mut bridges {
         bridge.ready().await;
     }
-    let row = with(stand, series, case, &mut bridges).await;
+    let row = figures(stand, series, case, &mut bridges).await;
     for bridge in bridges {
         bridge.process.stop().await;
     }
@@ -104,7 +105,8 @@ fn subscribers(
     (0..case.fan).map(one).collect()
 }
 
-async fn with(stand: &Stand<'_>, series: Series, case: &Case, bridges: &mut [Bridge]) -> Row {
+/// What the running bridges do.
+async fn figures(stand: &Stand<'_>, series: Series, case: &Case, bridges: &mut [Bridge]) -> Row {
     let (options, ground) = (stand.options, stand.ground);
     let received = &stand.receiver.arrivals;
     let broker = Broker::new(stand.node);
@@ -150,6 +152,7 @@ async fn with(stand: &Stand<'_>, series: Series, case: &Case, bridges: &mut [Bri
     }
 }
 
+/// Events at this rate; `shorter` is a share of the time that they take otherwise.
 fn events(case: &Case, per_second: f64, shorter: f64) -> Vec<Due> {
     let [least, most] = SECONDS;
     let seconds = (ENOUGH / per_second).clamp(least, most) * shorter;

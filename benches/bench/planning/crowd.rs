@@ -60,6 +60,7 @@ impl fmt::Display for Crowd {
     }
 }
 
+/// Adds subscribers to one store, and starts a bridge with each number of them.
 pub(super) async fn measure(stand: &Stand<'_>, crowds: &mut Vec<Crowd>) {
     let setup = Setup::with(stand.ground, &[], Duration::from_secs(30), STORE);
     let mut there = 0;
@@ -68,7 +69,7 @@ pub(super) async fn measure(stand: &Stand<'_>, crowds: &mut Vec<Crowd>) {
         let more = (there..subscribers).map(|number| one(number, stand.receiver));
         put(&setup.file(0), more).await;
         there = subscribers;
-        let crowd = with(stand, &setup, subscribers).await;
+        let crowd = figures(stand, &setup, subscribers).await;
         println!("  {crowd}");
         crowds.push(crowd);
     }
@@ -90,12 +91,15 @@ fn active(number: u32) -> String {
     format!("active-{number}")
 }
 
-async fn with(stand: &Stand<'_>, setup: &Setup, subscribers: u32) -> Crowd {
+/// What a bridge does with as many as are in the store.
+async fn figures(stand: &Stand<'_>, setup: &Setup, subscribers: u32) -> Crowd {
     let pick = |whole, quick| stand.options.pick(whole, quick);
     let began = Instant::now();
     let mut bridge = setup.start();
     bridge.ready().await;
     let ready_after = began.elapsed().as_secs_f64();
+    let known = bridge.counter("hookbridge_subscribers{", &[]).await;
+    assert!((known - f64::from(subscribers)).abs() < 0.5, "{known}");
     tokio::time::sleep(pick(SETTLE, Duration::from_secs(1))).await;
     let process = bridge.process.usage();
     let idle = process.memory();

@@ -80,8 +80,8 @@ fn fan_out(findings: &Findings) -> Option<String> {
     let went = |from: f64, to: f64| format!("from {} to {} µs", micros(from), micros(to));
     Some(format!(
         "**Fan-out.** With {} subscribers of each event in place of {}, RabbitMQ's processor time for an event went {} \
-         over HTTP and {} to queues; the bridge's for a delivery went {} and {}. A delivery over HTTP that succeeds at \
-         its first attempt passes no further queue; one to a queue is a message of its own.",
+         over HTTP and {} to queues; the bridge's for a delivery went {} and {}. A delivery over HTTP to a quick \
+         subscriber passes no further queue; one to a queue is a message of its own.",
         many.value,
         one.value,
         went(one.broker.micros_each, many.broker.micros_each),

@@ -34,7 +34,7 @@ pub(super) enum To {
 /// What a real endpoint may take.
 pub(super) const SLOW_MILLIS: u32 = 20;
 /// Deliveries that take a second or two.
-const DELIVERIES: u64 = 60_000;
+const DELIVERIES: u64 = 40_000;
 
 /// One setting.
 #[derive(Debug, Clone, Copy)]
@@ -75,10 +75,10 @@ impl Series {
         match self.what {
             What::Bytes => [
                 (event::BYTES, DELIVERIES),
-                (2_000, 40_000),
-                (16_000, 10_000),
-                (128_000, 1_500),
-                (1_000_000, 200),
+                (2_000, 30_000),
+                (16_000, 8_000),
+                (128_000, 1_200),
+                (1_000_000, 160),
             ]
             .map(|(bytes, events)| Case {
                 bytes,
