@@ -1,7 +1,7 @@
 # The commands that people and CI use. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults soak bench dashboard lint audit deb image missing missing-for-tests missing-for-faults
+.PHONY: help demo test faults soak bench planning dashboard lint audit deb image missing missing-for-tests missing-for-faults
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ soak: missing ## random faults for SOAK_MINUTES, and what the bridge holds meanw
 
 bench: missing ## measure speed and isolation, beside peers, and write docs/benchmarks.md (under 20 minutes)
 	ulimit -n $$(ulimit -Hn) && cargo bench --locked --bench bench
+
+planning: missing ## numbers for planning by size, fan-out, bridges, subscribers; write docs/planning.md (12 minutes)
+	ulimit -n $$(ulimit -Hn) && cargo bench --locked --bench bench -- --planning
 
 dashboard: missing-for-tests ## draw docs/dashboard.svg: the dashboard after traffic with failures (three minutes)
 	DASHBOARD_PICTURE=docs/dashboard.svg cargo test --locked --test integration dashboard::

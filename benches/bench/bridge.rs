@@ -3,6 +3,7 @@
 use std::{
     fmt::Write,
     fs,
+    path::PathBuf,
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
@@ -65,7 +66,7 @@ impl Setup {
         Self::with(ground, subscribers, Duration::from_secs(30), "")
     }
 
-    /// The same, with this retry delay and further lines of `[delivery]`.
+    /// The same, with this retry delay and further lines of settings, first of `[delivery]`.
     pub(crate) fn with(
         ground: &Ground,
         subscribers: &[Subscriber],
@@ -113,8 +114,8 @@ impl Setup {
         }
     }
 
-    /// How it is run, with its admin listener on this port.
-    pub(crate) fn command(&self, subcommand: &str, port: u16) -> Command {
+    /// Its settings, with its admin listener on this port.
+    pub(crate) fn file(&self, port: u16) -> PathBuf {
         let mut settings = String::new();
         write!(
             settings,
@@ -128,13 +129,18 @@ impl Setup {
         .expect("text");
         let path = self.folder.path().join(format!("hookbridge-{port}.toml"));
         fs::write(&path, settings).expect("the settings");
+        path
+    }
+
+    /// How it is run, with its admin listener on this port.
+    pub(crate) fn command(&self, subcommand: &str, port: u16) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hookbridge"));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("HOOKBRIDGE") {
                 command.env_remove(name);
             }
         }
-        command.arg(subcommand).arg("--config").arg(path);
+        command.arg(subcommand).arg("--config").arg(self.file(port));
         command
     }
 
@@ -173,7 +179,7 @@ impl Bridge {
         }
     }
 
-    /// The sum of a counter's series whose labels hold all of `labels`.
+    /// The sum of a metric's series whose labels hold all of `labels`.
     pub(crate) async fn counter(&self, name: &str, labels: &[&str]) -> f64 {
         let (_, text) = self.ask("metrics").await.expect("the bridge's metrics");
         text.lines()

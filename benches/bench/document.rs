@@ -1,10 +1,10 @@
 //! The page of the documentation that a run writes.
 
-use std::time::Duration;
+use std::{fs, io, path::Path, time::Duration};
 
 use hookbridge::cli::demo::node::PrivateNode;
 
-use crate::{machine, plot, report, report::Report};
+use crate::{machine, peers, plot, race::Side, report, report::Report, target_folder};
 
 const THROUGHPUT: &str = "benchmarks-throughput.svg";
 const LATENCY: &str = "benchmarks-latency.svg";
@@ -38,7 +38,10 @@ pub(crate) fn write(
     sections.push("## How it is measured".to_owned());
     sections.push(include_str!("method.md").to_owned() + &list(&report.notes));
     sections.push("## Versions".to_owned());
-    sections.push(list(&machine::versions(node)));
+    let consumers = [Side::Node, Side::Python];
+    let mut versions = machine::versions(node);
+    versions.extend(consumers.into_iter().filter_map(peers::versions));
+    sections.push(list(&versions));
     if !report.missing.is_empty() {
         sections.push("## Not measured".to_owned());
         sections.push(list(&report.missing));
@@ -60,7 +63,24 @@ pub(crate) fn write(
     ]
 }
 
-fn list(items: &[String]) -> String {
+/// Keeps the files of a page in the documentation if the run was whole, and otherwise where everything
+/// is that a run leaves.
+pub(crate) fn keep(files: Vec<(&str, String)>, whole: bool) -> io::Result<()> {
+    let folder = if whole {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")
+    } else {
+        target_folder()
+    };
+    fs::create_dir_all(&folder)?;
+    for (name, text) in files {
+        fs::write(folder.join(name), text)?;
+    }
+    println!("written to {}", folder.display());
+    Ok(())
+}
+
+/// The items of a list.
+pub(crate) fn list(items: &[String]) -> String {
     let items: Vec<_> = items.iter().map(|item| format!("- {item}")).collect();
     items.join("\n")
 }

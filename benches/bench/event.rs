@@ -1,5 +1,5 @@
-//! The event that everything is measured with: a status update of exactly 500 bytes, which carries
-//! the moment at which it was due to be published.
+//! The event that everything is measured with: a status update of exactly 500 bytes, unless another
+//! size is asked for, which carries the moment at which it was due to be published.
 
 use std::{
     sync::{
@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Bytes of an event.
-const BYTES: usize = 500;
+pub(crate) const BYTES: usize = 500;
 /// Encloses the moment, in a field that reaches the subscriber.
 const MARK: &[u8] = b"~~";
 /// Digits of the moment.
@@ -36,6 +36,11 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 
 /// An event about a case of this party, due at `due`. No two are the same.
 pub(crate) fn body(due: u64, party: &str) -> Vec<u8> {
+    sized(due, party, BYTES)
+}
+
+/// The same of exactly so many bytes, 500 at least.
+pub(crate) fn sized(due: u64, party: &str, bytes: usize) -> Vec<u8> {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let before = format!(
         "{{\"specversion\":\"1.0\",\"id\":\"evt-{number:010}\",\"source\":\"/order-hub\",\
@@ -45,8 +50,9 @@ pub(crate) fn body(due: u64, party: &str) -> Vec<u8> {
          \"updatedAt\":\"2019-01-22T11:29:38.258Z\",\"name\":\"~~{due:018}~~"
     );
     let after = b"\"}}}";
-    let mut body = before.into_bytes();
-    body.resize(BYTES - after.len(), b'x');
+    let mut body = Vec::with_capacity(bytes);
+    body.extend_from_slice(before.as_bytes());
+    body.resize(bytes - after.len(), b'x');
     body.extend_from_slice(after);
     body
 }

@@ -15,11 +15,11 @@ use serde_json::json;
 
 static QUEUES: AtomicU32 = AtomicU32::new(0);
 
-/// Starts the broker with these virtual hosts.
-pub(crate) fn start_node(vhosts: &[&str]) -> PrivateNode {
+/// Starts the broker with these virtual hosts and plugins.
+pub(crate) fn start_node(vhosts: &[&str], plugins: Vec<Plugin>) -> PrivateNode {
     let hosts: Vec<_> = vhosts.iter().map(|name| json!({ "name": name })).collect();
     let options = NodeOptions {
-        plugins: vec![Plugin::Shovel],
+        plugins,
         definitions: Some(json!({ "vhosts": hosts }).to_string()),
         ..NodeOptions::default()
     };

@@ -13,17 +13,21 @@ use lapin::{
 };
 use tokio::sync::mpsc;
 
-use crate::{event, ground::Ground};
+use crate::{event, ground::Ground, receiver::Arrivals, stats::Percentiles};
 
 /// Where the bridge takes its events from.
 pub(crate) const SOURCE: Route = Route {
     exchange: "domain.events",
     key: "case.status.updated",
 };
+/// Everything that was published when it was due must have arrived by then.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Publishes without a confirm yet; more make a broker slower.
 const OUTSTANDING: usize = 1_000;
 /// Publishes written together, which costs a quarter of writing them one by one.
-const TOGETHER: u64 = 100;
+const TOGETHER: usize = 100;
+/// Bytes without a confirm yet.
+const BYTES_OUTSTANDING: usize = 16 * 1024 * 1024;
 
 /// Where an event is published to.
 #[derive(Debug, Clone, Copy)]
@@ -73,19 +77,43 @@ pub(crate) async fn confirmed(confirm: PublisherConfirm) {
     }
 }
 
+/// How many events wait, and how large each is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heap {
+    /// Events.
+    pub(crate) count: u64,
+    /// Bytes of each.
+    pub(crate) bytes: usize,
+}
+
+impl Heap {
+    /// As many of the usual size.
+    pub(crate) fn of(count: u64) -> Self {
+        let bytes = event::BYTES;
+        Self { count, bytes }
+    }
+}
+
 /// Publishes events of a party as fast as the broker confirms them.
 pub(crate) async fn heap(ground: &Ground, route: Route<'_>, party: &str, count: u64) {
+    heap_of(ground, route, party, Heap::of(count)).await;
+}
+
+/// The same with events of another size.
+pub(crate) async fn heap_of(ground: &Ground, route: Route<'_>, party: &str, heap: Heap) {
     let channel = ground.confirming().await;
-    let mut outstanding = VecDeque::with_capacity(OUTSTANDING);
-    let mut left = count;
+    let most = (BYTES_OUTSTANDING / heap.bytes).clamp(1, OUTSTANDING);
+    let together = TOGETHER.min(most) as u64;
+    let mut outstanding = VecDeque::with_capacity(most);
+    let mut left = heap.count;
     while left > 0 {
-        let batch = left.min(TOGETHER);
+        let batch = left.min(together);
         let bodies: Vec<_> = (0..batch)
-            .map(|_| event::body(event::now(), party))
+            .map(|_| event::sized(event::now(), party, heap.bytes))
             .collect();
         let published = bodies.iter().map(|body| publish(&channel, route, body));
         outstanding.extend(join_all(published).await);
-        while outstanding.len() >= OUTSTANDING
+        while outstanding.len() >= most
             && let Some(oldest) = outstanding.pop_front()
         {
             confirmed(oldest).await;
@@ -105,6 +133,8 @@ pub(crate) struct Due {
     pub(crate) after: Duration,
     /// The party that it is for.
     pub(crate) party: String,
+    /// How large it is.
+    pub(crate) bytes: usize,
 }
 
 /// Events at `per_second`, at random moments as independent publishers make them; the same
@@ -126,6 +156,7 @@ pub(crate) fn arrivals(
         all.push(Due {
             after: Duration::from_secs_f64(after),
             party: party(all.len()),
+            bytes: event::BYTES,
         });
     }
 }
@@ -142,14 +173,14 @@ pub(crate) async fn paced(ground: &Ground, route: Route<'_>, mut events: Vec<Due
         for event in events {
             let at = start + event.after;
             thread::sleep(at.saturating_duration_since(Instant::now()));
-            if sender.send((event::at(at), event.party)).is_err() {
+            if sender.send((event::at(at), event)).is_err() {
                 return;
             }
         }
     });
     let mut confirms = Vec::new();
-    while let Some((at, party)) = due.recv().await {
-        let body = event::body(at, &party);
+    while let Some((at, event)) = due.recv().await {
+        let body = event::sized(at, &event.party, event.bytes);
         confirms.push(publish(&channel, route, &body).await);
     }
     for confirm in confirms {
@@ -158,6 +189,33 @@ pub(crate) async fn paced(ground: &Ground, route: Route<'_>, mut events: Vec<Due
     pacer.join().expect("the pacer");
     channel.close(200, "done".into()).await.ok();
     event::at(start)
+}
+
+/// Publishes each event when it is due, waits until `deliveries` of them have arrived, and says how
+/// long after its event was due each did, or how many have come when it gives up.
+pub(crate) async fn latencies(
+    ground: &Ground,
+    route: Route<'_>,
+    events: Vec<Due>,
+    received: &Arrivals,
+    deliveries: u64,
+) -> Result<Percentiles, String> {
+    received.take();
+    paced(ground, route, events).await;
+    let arrived = tokio::time::timeout(PATIENCE, async {
+        while received.count() < deliveries {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    if arrived.await.is_err() {
+        let count = received.count();
+        return Err(format!("{count} of {deliveries} deliveries arrived"));
+    }
+    let arrived = received.take();
+    let latencies = arrived
+        .iter()
+        .map(|arrival| arrival.at.saturating_sub(arrival.due));
+    Ok(Percentiles::of(latencies.collect()))
 }
 
 /// Splitmix64: enough for moments that look independent.

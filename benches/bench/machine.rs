@@ -4,8 +4,6 @@ use std::{fs, process::Command};
 
 use hookbridge::cli::demo::node::PrivateNode;
 
-use crate::{peers, race::Side};
-
 /// The machine, in words that name nobody's.
 pub(crate) fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
@@ -24,7 +22,7 @@ pub(crate) fn machine() -> String {
     )
 }
 
-/// Everything that took part, with its version.
+/// The bridge, and what it stands on, with their versions.
 pub(crate) fn versions(node: &PrivateNode) -> Vec<String> {
     let broker = node.rabbitmqctl(&["version"]).unwrap_or_default();
     let erlang = node.rabbitmqctl(&["eval", "erlang:system_info(otp_release)."]);
@@ -38,11 +36,6 @@ pub(crate) fn versions(node: &PrivateNode) -> Vec<String> {
         format!("Rust {}", rust.split(' ').nth(1).unwrap_or("?")),
     ];
     versions.extend(["lapin", "reqwest", "tokio"].map(|name| format!("{name} {}", locked(name))));
-    versions.extend(
-        [Side::Node, Side::Python]
-            .into_iter()
-            .filter_map(peers::versions),
-    );
     versions
 }
 

@@ -16,7 +16,7 @@
 )]
 
 use std::{
-    fs, io,
+    io,
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -32,11 +32,14 @@ mod document;
 mod event;
 mod flame;
 mod ground;
+#[path = "../store/hooks.rs"]
+mod hooks;
 mod load;
 mod machine;
 mod options;
 mod parts;
 mod peers;
+mod planning;
 mod plot;
 mod process;
 mod profile;
@@ -44,9 +47,10 @@ mod race;
 mod receiver;
 mod report;
 mod stats;
+mod watch;
 
 use ground::Ground;
-use hookbridge::cli::demo::node::PrivateNode;
+use hookbridge::cli::demo::node::{Plugin, PrivateNode};
 use options::Options;
 use parts::{Bench, Part};
 use receiver::Receiver;
@@ -71,27 +75,33 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let parts: Vec<Part> = Part::ALL
-        .into_iter()
-        .filter(|part| options.wants(part.name()))
-        .collect();
-    if options.list || parts.is_empty() {
-        for part in Part::ALL {
-            println!("{}", part.name());
-        }
+    let all = if options.planning {
+        planning::Series::ALL.map(|series| series.name).to_vec()
+    } else {
+        Part::ALL.map(Part::name).to_vec()
+    };
+    if options.list || !all.iter().any(|name| options.wants(name)) {
+        println!("{}", all.join("\n"));
         return ExitCode::from(u8::from(!options.list) * 2);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .expect("a runtime");
+    if options.planning {
+        return ended(runtime.block_on(unless_ended(planning::run(&options))));
+    }
     if let Some(kind) = options.profile {
-        let node = ground::start_node(&profile::PATHS);
+        let node = ground::start_node(&profile::PATHS, Vec::new());
         let profiled = profile::run(&options, kind, &node).map(Ok);
         return ended(runtime.block_on(unless_ended(profiled)));
     }
+    let parts: Vec<Part> = Part::ALL
+        .into_iter()
+        .filter(|part| options.wants(part.name()))
+        .collect();
     let names: Vec<&str> = parts.iter().map(|part| part.name()).collect();
-    let node = ground::start_node(&names);
+    let node = ground::start_node(&names, vec![Plugin::Shovel]);
     ended(runtime.block_on(unless_ended(run(&options, &parts, &node))))
 }
 
@@ -144,23 +154,19 @@ async fn run(options: &Options, parts: &[Part], node: &PrivateNode) -> io::Resul
     }
     parts::memory(&mut report, memory);
     let document = document::write(&report, node, began.elapsed());
-    let folder = if options.is_whole() && report.missing.is_empty() {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")
-    } else {
-        target_folder()
-    };
-    fs::create_dir_all(&folder)?;
-    for (name, text) in document {
-        fs::write(folder.join(name), text)?;
-    }
     println!("\n{}\n", report::table(&report.rows));
-    println!("written to {}", folder.display());
+    document::keep(document, options.is_whole() && report.missing.is_empty())?;
     for row in report.fallen_short() {
         println!("falls short: {row}");
     }
-    if report.missing.is_empty() {
+    nothing_missing(&report.missing)
+}
+
+/// An error if something could not be measured.
+pub(crate) fn nothing_missing(missing: &[String]) -> io::Result<()> {
+    if missing.is_empty() {
         return Ok(());
     }
-    let missing = report.missing.join("\n  ");
+    let missing = missing.join("\n  ");
     Err(io::Error::other(format!("not measured:\n  {missing}")))
 }

@@ -9,6 +9,8 @@ pub(crate) struct Options {
     pub(crate) quick: bool,
     /// Only list the parts.
     pub(crate) list: bool,
+    /// Numbers for planning instead of comparisons.
+    pub(crate) planning: bool,
     /// Look into the bridge instead of comparing it.
     pub(crate) profile: Option<Profile>,
 }
@@ -23,10 +25,11 @@ pub(crate) enum Profile {
 }
 
 pub(crate) const USAGE: &str = "\
-cargo bench [--profile profiling] -- [WORD…] [--quick] [--list] [--flame | --allocations]
+cargo bench [--profile profiling] -- [WORD…] [--quick] [--list] [--planning | --flame | --allocations]
   WORD           only the parts whose names hold one of the words
   --quick        a short run, to see that everything works: its figures mean nothing
   --list         the names of the parts
+  --planning     by size, fan-out, bridges and subscribers, and what RabbitMQ needs for them
   --flame        a flame graph of the bridge's own time on the hot paths, in target/bench/
   --allocations  what the bridge allocates on the hot paths, in target/bench/";
 
@@ -40,6 +43,7 @@ impl Options {
                 "--bench" => {}
                 "--quick" => options.quick = true,
                 "--list" => options.list = true,
+                "--planning" => options.planning = true,
                 "--flame" => options.profile = Some(Profile::Flame),
                 "--allocations" => options.profile = Some(Profile::Allocations),
                 "--help" | "-h" => return Err(USAGE.to_owned()),

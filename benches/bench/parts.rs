@@ -10,6 +10,7 @@ use crate::{
     race::{Race, Result, Side, Transport},
     receiver::Receiver,
     report::{Must, Report, Row, Unit, thousands},
+    watch::Round,
 };
 
 mod brokers;
@@ -208,12 +209,12 @@ impl Bench<'_> {
 struct Results(Vec<Result>);
 
 impl Results {
-    fn of(&self, side: Side) -> Option<crate::race::Round> {
+    fn of(&self, side: Side) -> Option<Round> {
         let result = self.0.iter().find(|result| result.side == side)?;
         Some(result.round)
     }
 
-    fn ours(&self) -> crate::race::Round {
+    fn ours(&self) -> Round {
         self.of(Side::Bridge).expect("the bridge takes part")
     }
 }

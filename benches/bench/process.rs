@@ -17,6 +17,49 @@ fn log_of(name: &str) -> PathBuf {
     folder.join(format!("{name}.log"))
 }
 
+/// What the process of this id uses of the machine; zero of one that has ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usage(pub(crate) u32);
+
+impl Usage {
+    /// User and system time so far.
+    pub(crate) fn processor_time(self) -> Duration {
+        let read = || -> Option<u64> {
+            let stat = self.read("stat");
+            let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+            let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
+            Some(ticks(11)? + ticks(12)?)
+        };
+        // Linux counts these in hundredths of a second.
+        Duration::from_millis(read().unwrap_or_default() * 10)
+    }
+
+    /// Resident memory now, in MiB.
+    pub(crate) fn memory(self) -> f64 {
+        self.status("VmRSS:")
+    }
+
+    /// Bytes that it made the system write to disks so far.
+    pub(crate) fn written(self) -> f64 {
+        number(&self.read("io"), "write_bytes:")
+    }
+
+    fn status(self, field: &str) -> f64 {
+        number(&self.read("status"), field) / 1024.0
+    }
+
+    fn read(self, file: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{file}", self.0)).unwrap_or_default()
+    }
+}
+
+/// The number after the name of a field.
+fn number(text: &str, field: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(field));
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    number.unwrap_or_default()
+}
+
 /// A running process. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -60,33 +103,24 @@ impl Process {
         }
     }
 
+    /// What it uses.
+    pub(crate) fn usage(&self) -> Usage {
+        Usage(self.id())
+    }
+
     /// User and system time so far.
     pub(crate) fn processor_time(&self) -> Duration {
-        let read = || -> Option<u64> {
-            let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).ok()?;
-            let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-            let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
-            Some(ticks(11)? + ticks(12)?)
-        };
-        // Linux counts these in hundredths of a second.
-        Duration::from_millis(read().unwrap_or_default() * 10)
+        self.usage().processor_time()
     }
 
     /// Resident memory now, in MiB.
     pub(crate) fn memory(&self) -> f64 {
-        self.status("VmRSS:")
+        self.usage().memory()
     }
 
     /// The most resident memory that it ever had, in MiB.
     pub(crate) fn peak_memory(&self) -> f64 {
-        self.status("VmHWM:")
-    }
-
-    fn status(&self, field: &str) -> f64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix(field));
-        let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-        kibibytes.unwrap_or_default() / 1024.0
+        self.usage().status("VmHWM:")
     }
 
     /// Sends a signal, by its name.

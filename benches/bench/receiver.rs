@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::StreamExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -69,6 +70,16 @@ impl Arrivals {
         let mut list = self.list();
         self.0.taken.store(0, Ordering::Relaxed);
         std::mem::take(&mut *list)
+    }
+
+    /// Notes what a consumer is given, for as long as it is.
+    pub(crate) fn follow(&self, who: u32, mut consumer: lapin::Consumer) {
+        let arrivals = self.clone();
+        tokio::spawn(async move {
+            while let Some(Ok(delivery)) = consumer.next().await {
+                arrivals.note(who, &delivery.data);
+            }
+        });
     }
 
     fn list(&self) -> std::sync::MutexGuard<'_, Vec<Arrival>> {

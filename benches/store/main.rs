@@ -21,6 +21,7 @@ use hookbridge::cli::demo::node::{NodeOptions, PrivateNode};
 use serde_json::json;
 
 mod bridge;
+mod hooks;
 mod letters;
 mod pages;
 #[path = "../../tests/support/postgres.rs"]

@@ -2,22 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use hookbridge::{
-    settings,
-    store::{
-        Store,
-        subscribers::{Condition, Given},
-    },
-    subscriber::{HttpTarget, Interest, Origin, Subscriber, SubscriberId, Target},
-    webhook::WebhookType,
-};
+use hookbridge::subscriber::Interest;
 
-use crate::{Size, bridge::Bridge, bridge::Setup, figure, receiver::Receiver};
+use crate::{
+    Size,
+    bridge::Bridge,
+    bridge::Setup,
+    figure,
+    hooks::{hook, put, subscriber},
+    receiver::Receiver,
+};
 
 /// How many get the dead letters when they are replayed.
 pub(crate) const REPLAYED_TO: u32 = 100;
-/// One in so many belongs to a party; the others are hooks of one case each.
-const OF_A_PARTY: u32 = 50;
 /// How many starts are measured.
 const STARTS: usize = 3;
 
@@ -26,48 +23,8 @@ pub(crate) fn replayed_to(number: u32) -> String {
     format!("replayed-{:03}", number % REPLAYED_TO)
 }
 
-fn hook(number: u32) -> Subscriber {
-    let case = format!("8d30cc21-8e21-4e6b-9f1a-{number:012}");
-    let (id, interest) = if number.is_multiple_of(OF_A_PARTY) {
-        let party = Interest::Party {
-            party: format!("party-{}", number % 1_000),
-            cases: None,
-        };
-        (format!("party-{number:08}"), party)
-    } else {
-        let cases = Interest::Cases([case].into());
-        (format!("case-{number:032x}"), cases)
-    };
-    subscriber(
-        id,
-        interest,
-        &format!("https://hooks.example/cases/{number}?token=0123456789"),
-    )
-}
-
-fn subscriber(id: String, interest: Interest, url: &str) -> Subscriber {
-    Subscriber {
-        id: SubscriberId::new(id),
-        enabled: true,
-        interest,
-        events: WebhookType::ALL.into_iter().take(6).collect(),
-        signing_secrets: Vec::new(),
-        timeout: Duration::from_secs(15),
-        max_in_flight: 64,
-        target: Target::Http(HttpTarget {
-            url: url.parse().expect("a URL"),
-            authorization: Some("Bearer 0123456789abcdef0123456789abcdef".into()),
-            headers: Vec::new(),
-        }),
-        origin: Origin::Store { version: 0 },
-    }
-}
-
 /// Puts everybody into the store, one by one.
 pub(crate) async fn fill(setup: &Setup, size: Size, receiver: &Receiver) {
-    let settings = settings::load(&setup.file(), std::iter::empty()).expect("settings");
-    let store = Store::new(settings.store.expect("a store"));
-    store.open().await.expect("it opens");
     let to_replay = (0..REPLAYED_TO).map(|number| {
         let party = Interest::Party {
             party: "nobody".to_owned(),
@@ -77,10 +34,7 @@ pub(crate) async fn fill(setup: &Setup, size: Size, receiver: &Receiver) {
     });
     let hooks = (0..size.subscribers - REPLAYED_TO).map(hook);
     let began = Instant::now();
-    for one in to_replay.chain(hooks) {
-        let put = store.put_subscriber(&one, Given::default(), Condition::None, "bench");
-        put.await.expect("it is put");
-    }
+    put(&setup.file(), to_replay.chain(hooks)).await;
     let rate = f64::from(size.subscribers) / began.elapsed().as_secs_f64();
     println!("  subscribers put one by one: {rate:.0}/s");
 }

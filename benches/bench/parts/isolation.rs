@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Bench, latency::note_arrivals};
+use super::Bench;
 use crate::{
     bridge::{Bridge, Setup, Subscriber},
     event::nanos,
@@ -120,7 +120,7 @@ async fn measure(bench: &mut Bench<'_>, case: &Case, disturbed: Duration) {
         });
     }
     for (who, queue) in (0..).zip(&queues) {
-        note_arrivals(ground.drain(queue).await, who, receiver.arrivals.clone());
+        receiver.arrivals.follow(who, ground.drain(queue).await);
     }
     let mut bad = Vec::new();
     for kind in &case.bad {

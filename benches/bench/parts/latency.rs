@@ -3,23 +3,17 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
-
 use super::Bench;
 use crate::{
     bare::Job,
     bridge::{Setup, Subscriber},
-    load::{Route, SOURCE, arrivals, paced},
+    load::{Route, SOURCE, arrivals, latencies},
     plot::{Bar, Group},
     process::Process,
     race::CONCURRENT,
-    receiver::Arrivals,
     report::{Must, Row, Unit},
     stats::Percentiles,
 };
-
-/// Everything must have arrived by then.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One way from the publisher to a subscriber.
 struct Way {
@@ -35,7 +29,7 @@ pub(super) async fn run(bench: &mut Bench<'_>) {
     let (ours, theirs) = (ours.await, theirs.await);
     let (from_http, from_queue) = (from_http.await.leak(), from_queue.await.leak());
     for queue in [&ours, &theirs] {
-        note_arrivals(ground.drain(queue).await, 0, receiver.arrivals.clone());
+        receiver.arrivals.follow(0, ground.drain(queue).await);
     }
     let setup = Setup::new(
         ground,
@@ -96,15 +90,6 @@ pub(super) async fn run(bench: &mut Bench<'_>) {
     bridge.process.stop().await;
 }
 
-/// Notes what a consumer is given, for as long as it is.
-pub(super) fn note_arrivals(mut consumer: lapin::Consumer, who: u32, arrivals: Arrivals) {
-    tokio::spawn(async move {
-        while let Some(Ok(delivery)) = consumer.next().await {
-            arrivals.note(who, &delivery.data);
-        }
-    });
-}
-
 async fn measured(
     bench: &Bench<'_>,
     way: &Way,
@@ -112,28 +97,12 @@ async fn measured(
     length: Duration,
     seed: u64,
 ) -> Percentiles {
-    let received = &bench.receiver.arrivals;
-    received.take();
     let events = arrivals(rate, length, seed, |_| way.party.to_owned());
     let count = events.len() as u64;
-    paced(bench.ground, way.route, events).await;
-    let arrived = tokio::time::timeout(PATIENCE, async {
-        while received.count() < count {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    arrived.await.unwrap_or_else(|_| {
-        panic!(
-            "{} of {count} events arrived through the {}",
-            received.count(),
-            way.name
-        )
-    });
-    let latencies = received.take();
-    let latencies = latencies
-        .iter()
-        .map(|arrival| arrival.at.saturating_sub(arrival.due));
-    Percentiles::of(latencies.collect())
+    let received = &bench.receiver.arrivals;
+    latencies(bench.ground, way.route, events, received, count)
+        .await
+        .unwrap_or_else(|few| panic!("{few} through the {}", way.name))
 }
 
 fn show(bench: &mut Bench<'_>, what: &str, ours: Percentiles, peer: Percentiles) {

@@ -3,10 +3,11 @@
 use super::Bench;
 use crate::{
     bridge::{Bridge, Setup, Subscriber},
-    load::{SOURCE, heap},
-    race::{Count, Transport, watch},
+    load::Heap,
+    race::Transport,
     report::{Must, Row, Unit},
     stats::median,
+    watch::{Count, begin_together},
 };
 
 pub(super) async fn run(bench: &mut Bench<'_>) {
@@ -66,23 +67,11 @@ async fn run_bridges(
         bridge.ready().await;
     }
     receiver.arrivals.take();
-    // All begin at the same moment, with everything there.
-    for bridge in &bridges {
-        bridge.process.signal("STOP");
-    }
-    heap(ground, SOURCE, "everyone", events).await;
-    for bridge in &bridges {
-        bridge.process.signal("CONT");
-    }
     let counted = match transport {
         Transport::Http => Count::Arrivals(&receiver.arrivals),
         Transport::Queue => Count::Filled(&queues),
     };
-    let mut processes: Vec<_> = bridges
-        .iter_mut()
-        .map(|bridge| &mut bridge.process)
-        .collect();
-    let round = watch(ground, &mut processes, counted, events).await;
+    let round = begin_together(ground, &mut bridges, Heap::of(events), 1, counted).await;
     let mut done = Vec::new();
     for bridge in &bridges {
         let delivered = "outcome=\"delivered\"";

@@ -12,9 +12,10 @@ use crate::{
     load::{Route, SOURCE, heap},
     plot::{Bar, Group},
     process::Process,
-    race::{CONCURRENT, Count, watch},
+    race::CONCURRENT,
     report::{Must, Row, Unit, thousands},
     stats::median,
+    watch::{Count, watch},
 };
 
 /// Between the two attempts; the same for everybody.
