@@ -378,6 +378,8 @@ async fn a_replay_that_an_alarm_holds_up_stays_with_its_bridge_and_repeats_nothi
     };
     let (one, other) = (setup().start().await, setup().start().await);
     let client = Client::connect(&node.amqp_uri("/")).await;
+    // The bridge declares it when it first publishes there, which is after the first look.
+    client.declare_quorum("here").await;
     let letters = (0..LETTERS).map(|number| letter(number, "here"));
     one.store().archive(letters.collect()).await.unwrap();
     Alarm::Memory.raise(&node);
