@@ -215,7 +215,7 @@ impl Inner {
     async fn renewing(&self, replay: &Replay) {
         loop {
             tokio::time::sleep(RENEWAL).await;
-            if let Err(error) = self.store.renew_replay(replay, &self.owner).await {
+            if let Err(error) = self.store.renew_replay(replay, &self.owner, None).await {
                 debug!(replay = replay.id, "may become another bridge's: {error}");
             }
         }
@@ -288,7 +288,11 @@ impl Inner {
         if replay.trouble.as_ref() != Some(&why) {
             debug!(replay = replay.id, "{why}");
         }
-        if let Err(error) = self.store.replay_trouble(replay, &self.owner, &why).await {
+        if let Err(error) = self
+            .store
+            .renew_replay(replay, &self.owner, Some(&why))
+            .await
+        {
             debug!("cannot say so in the store: {error}");
         }
         if matches!(
@@ -349,17 +353,12 @@ impl Inner {
 
     /// A domain event on its way back to the queue that it came from.
     fn event(&self, payload: Vec<u8>) -> Message {
-        Message {
-            exchange: String::new(),
-            routing_key: self.events_queue.clone(),
-            message_id: Uuid::new_v4().to_string(),
-            content_type: None,
-            kind: None,
-            app_id: None,
-            timestamp: None,
-            headers: Vec::new(),
-            body: payload.into(),
-        }
+        Message::plain(
+            "",
+            self.events_queue.clone(),
+            Uuid::new_v4().to_string(),
+            payload,
+        )
     }
 }
 

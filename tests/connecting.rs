@@ -37,17 +37,7 @@ fn dialer(uri: String, resolver: Resolver) -> Dialer {
 
 /// A message for a queue, through the default exchange.
 fn to(queue: &str, id: usize) -> Message {
-    Message {
-        exchange: String::new(),
-        routing_key: queue.to_owned(),
-        message_id: id.to_string(),
-        content_type: None,
-        kind: None,
-        app_id: None,
-        timestamp: None,
-        headers: Vec::new(),
-        body: "{}".into(),
-    }
+    Message::plain("", queue, id.to_string(), "{}")
 }
 
 /// An address at which nobody ever answers, as that of a machine that is off: what the system lets

@@ -66,17 +66,7 @@ fn sharing<const N: usize>(vhost: &Vhost) -> [Publisher; N] {
 
 /// A message for a queue, through the default exchange.
 fn to(queue: &str, id: impl Into<String>) -> Message {
-    Message {
-        exchange: String::new(),
-        routing_key: queue.to_owned(),
-        message_id: id.into(),
-        content_type: None,
-        kind: None,
-        app_id: None,
-        timestamp: None,
-        headers: Vec::new(),
-        body: "{}".into(),
-    }
+    Message::plain("", queue, id, "{}")
 }
 
 /// The ids of the messages in a queue, as often as they are there.

@@ -159,17 +159,12 @@ pub(crate) async fn publish_others(setup: &Setup, bridge: &Bridge) {
     let before = bridge.metric(ARCHIVED).await;
     for number in 0..OTHERS {
         let queue = ["rejected", "lost"][usize::from(number % 2 == 0)];
-        let message = Message {
-            exchange: String::new(),
-            routing_key: format!("hookbridge.{queue}"),
-            message_id: format!("other-{number}"),
-            content_type: None,
-            kind: None,
-            app_id: None,
-            timestamp: None,
-            headers: Vec::new(),
-            body: "not a delivery".into(),
-        };
+        let message = Message::plain(
+            "",
+            format!("hookbridge.{queue}"),
+            format!("other-{number}"),
+            "not a delivery",
+        );
         publish_one(&channel, &message).await;
     }
     channel.wait_for_confirms().await.expect("confirms");

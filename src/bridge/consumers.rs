@@ -53,19 +53,10 @@ impl Bridge {
         let part = format!("consumer of {}", options.queue);
         let readiness = self.readiness.clone();
         readiness.set(&part, Some("not there yet".into()));
-        let (notices, queue) = (self.notices.clone(), options.queue.clone());
-        let present = move |now: Presence| match now {
-            Presence::There => readiness.set(&part, None),
-            Presence::Gone => readiness.set(&part, Some("not there".into())),
-            Presence::Failing(why) => notices.unconsumed(&queue, why),
+        let there = move |there: bool| {
+            readiness.set(&part, (!there).then(|| "not there".into()));
         };
-        self.work.spawn(consumer::consume(
-            self.home.clone(),
-            options,
-            self.stop.clone(),
-            present,
-            work,
-        ));
+        self.start_consumer(options, there, work);
     }
 
     /// Consumes what the line does without: it is ready without this consumer.
@@ -74,9 +65,23 @@ impl Bridge {
         W: FnMut(Session) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
+        self.start_consumer(options, |_| {}, work);
+    }
+
+    /// Starts a consumer, which says whether it is there.
+    fn start_consumer<W, F>(
+        &self,
+        options: Options,
+        there: impl Fn(bool) + Send + Sync + 'static,
+        work: W,
+    ) where
+        W: FnMut(Session) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
         let (notices, queue) = (self.notices.clone(), options.queue.clone());
         let present = move |now: Presence| match now {
-            Presence::There | Presence::Gone => {}
+            Presence::There => there(true),
+            Presence::Gone => there(false),
             Presence::Failing(why) => notices.unconsumed(&queue, why),
         };
         self.work.spawn(consumer::consume(

@@ -41,6 +41,26 @@ pub enum HeaderValue {
 }
 
 impl Message {
+    /// A message without further properties.
+    pub fn plain(
+        exchange: impl Into<String>,
+        routing_key: impl Into<String>,
+        message_id: impl Into<String>,
+        body: impl Into<Bytes>,
+    ) -> Self {
+        Self {
+            exchange: exchange.into(),
+            routing_key: routing_key.into(),
+            message_id: message_id.into(),
+            content_type: None,
+            kind: None,
+            app_id: None,
+            timestamp: None,
+            headers: Vec::new(),
+            body: body.into(),
+        }
+    }
+
     /// A header that is a string.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.headers.iter().find_map(|(known, value)| match value {

@@ -279,17 +279,12 @@ fn failure_headers(
 /// What of a message that is not ours goes on: its body, under an id made from it, so that a
 /// redelivered one is the same again.
 fn foreign(received: &Received) -> Message {
-    Message {
-        exchange: String::new(),
-        routing_key: String::new(),
-        message_id: Uuid::new_v5(&Uuid::NAMESPACE_OID, &received.body).to_string(),
-        content_type: None,
-        kind: None,
-        app_id: None,
-        timestamp: None,
-        headers: Vec::new(),
-        body: received.body.clone(),
-    }
+    Message::plain(
+        "",
+        "",
+        Uuid::new_v5(&Uuid::NAMESPACE_OID, &received.body).to_string(),
+        received.body.clone(),
+    )
 }
 
 fn text(value: &str) -> HeaderValue {

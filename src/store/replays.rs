@@ -397,34 +397,20 @@ impl Store {
         Ok(state.is_some_and(|(state, of)| state == "running" && of.as_deref() == Some(owner)))
     }
 
-    /// Has a replay stay this bridge's, however long a batch takes.
+    /// Has a replay stay this bridge's, however long a batch takes. With `trouble`, says why it does
+    /// not go on just now.
     pub(crate) async fn renew_replay(
         &self,
         replay: &Replay,
         owner: &str,
-    ) -> Result<(), StoreError> {
-        let until = Timestamp::now().as_microsecond().saturating_add(lease());
-        let sql = Sql::new("UPDATE replays SET owned_until = $1 WHERE id = $2 AND owner = $3")
-            .value(until)
-            .value(replay.id)
-            .value(owner);
-        self.writing(async { self.opened()?.database.change(sql).await })
-            .await?;
-        Ok(())
-    }
-
-    /// Says why a replay does not go on just now.
-    pub(crate) async fn replay_trouble(
-        &self,
-        replay: &Replay,
-        owner: &str,
-        why: &str,
+        trouble: Option<&str>,
     ) -> Result<(), StoreError> {
         let until = Timestamp::now().as_microsecond().saturating_add(lease());
         let sql = Sql::new(
-            "UPDATE replays SET trouble = $1, owned_until = $2 WHERE id = $3 AND owner = $4",
+            "UPDATE replays SET trouble = COALESCE($1, trouble), owned_until = $2 \
+             WHERE id = $3 AND owner = $4",
         )
-        .value(why)
+        .value(trouble.map(str::to_owned))
         .value(until)
         .value(replay.id)
         .value(owner);

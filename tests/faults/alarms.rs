@@ -133,7 +133,7 @@ async fn away(name: &'static str, alarm: Alarm) {
             let waited = nine_in_ten(&ledger, who, raised, cleared);
             assert!(waited < UNDISTURBED, "{who} waited {waited:?}");
         }
-        all_are_dead_as_blocked(&ledger, raised, cleared.checked_sub(TWO_ATTEMPTS).unwrap());
+        all_are_dead_as_blocked(&ledger, raised, cleared);
     }
 }
 
@@ -153,18 +153,19 @@ fn nine_in_ten(ledger: &Ledger, who: Who, from: Instant, to: Instant) -> Duratio
     times[times.len() * 9 / 10]
 }
 
-/// Both attempts of what was sent in this time fell into the alarm, but for what waited so long for
-/// its turn in a slow lane that the alarm was over: that was delivered by the second.
-fn all_are_dead_as_blocked(ledger: &Ledger, from: Instant, to: Instant) {
+/// Both attempts of what was sent while there was time for them fell into the alarm, but for what
+/// waited so long for its turn in a slow lane that the alarm was over: that was delivered after it.
+fn all_are_dead_as_blocked(ledger: &Ledger, raised: Instant, cleared: Instant) {
     let book = ledger.book();
+    let in_time = raised..cleared.checked_sub(TWO_ATTEMPTS).unwrap();
     let (mut blocked, mut delivered) = (0, 0);
     for pair in book.pairs.values().filter(|pair| pair.who == Who::AwayWell) {
-        if (from..to).contains(&book.events[pair.event].sent) {
+        if in_time.contains(&book.events[pair.event].sent) {
             let reasons: Vec<_> = pair.dead.iter().map(|dead| dead.reason.as_str()).collect();
-            let second = pair.arrivals.iter().any(|arrival| arrival.attempt == 2);
+            let after = pair.arrivals.iter().all(|arrival| arrival.at >= cleared);
             match reasons[..] {
-                ["blocked"] => blocked += 1,
-                [] if pair.delivered && second => delivered += 1,
+                ["blocked"] if after => blocked += 1,
+                [] if pair.delivered && after => delivered += 1,
                 _ => panic!("{pair:?}"),
             }
         }
