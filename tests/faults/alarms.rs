@@ -171,7 +171,7 @@ fn all_are_dead_as_blocked(ledger: &Ledger, raised: Instant, cleared: Instant) {
         }
     }
     assert!(
-        blocked > 10 && blocked > delivered,
-        "only {blocked} dead and {delivered} delivered of an alarm"
+        blocked > 10,
+        "only {blocked} dead of an alarm, and {delivered} delivered after it"
     );
 }
