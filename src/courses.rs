@@ -11,7 +11,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -42,6 +42,9 @@ pub const LATE: Duration = Duration::from_secs(1);
 /// How long a delivery waits for its subscriber's turn before it goes to a slow lane, or to the end
 /// of the slow lane that it is in.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Nothing is attempted at once that would wait longer than this for its turn: an event waits with it,
+/// and intake has room for so many only.
+const SOON: Duration = Duration::from_millis(100);
 /// So many late attempts under way make a subscriber slow.
 const LATE_AT_ONCE: usize = 16;
 /// Attempts that a slow subscriber may have under way.
@@ -66,7 +69,13 @@ pub struct Course {
     host: Option<Host>,
     /// As [`State`] has them, for those who only look.
     slow: AtomicBool,
-    delivered: AtomicBool,
+    allowed: AtomicUsize,
+    /// Whether the last attempt was not late, or delivered.
+    prompt: AtomicBool,
+    /// What an attempt takes, about, in microseconds.
+    usual: AtomicU64,
+    /// First attempts outside the lanes, under way or waiting for their turn.
+    queued: AtomicUsize,
     failures_in_a_row: AtomicU64,
     state: Mutex<State>,
     notices: Arc<Notices>,
@@ -103,6 +112,9 @@ pub struct Permit {
 /// An attempt that is late; it is over when this is dropped.
 pub struct Late<'a>(&'a Course);
 
+/// The place of a first attempt outside the lanes, until it is over and this is dropped.
+pub struct Place(Arc<Course>);
+
 impl Courses {
     /// Nobody's course yet. `notices` hears who becomes slow.
     pub fn new(notices: Arc<Notices>) -> Self {
@@ -134,7 +146,10 @@ impl Courses {
             permits: Arc::new(Semaphore::new(subscriber.max_in_flight)),
             host: place(&subscriber.target).map(|address| self.host(address)),
             slow: AtomicBool::new(false),
-            delivered: AtomicBool::new(false),
+            allowed: AtomicUsize::new(subscriber.max_in_flight),
+            prompt: AtomicBool::new(false),
+            usual: AtomicU64::new(0),
+            queued: AtomicUsize::new(0),
             failures_in_a_row: AtomicU64::new(0),
             state: Mutex::new(State {
                 pace: Pace::default(),
@@ -161,13 +176,20 @@ impl Courses {
         }
     }
 
-    /// How an attempt ended.
-    pub fn ended(&self, id: &SubscriberId, outcome: &Outcome, now: Timestamp) {
+    /// How an attempt ended that `took` so long, if it was made.
+    pub fn ended(
+        &self,
+        id: &SubscriberId,
+        outcome: &Outcome,
+        took: Option<Duration>,
+        now: Timestamp,
+    ) {
         let Some((_, course)) = lock(&self.all).get(id).cloned() else {
             return;
         };
         let delivered = matches!(outcome, Outcome::Delivered);
-        course.delivered.store(delivered, Ordering::Relaxed);
+        let prompt = delivered || took.is_some_and(|took| took <= LATE);
+        course.prompt.store(prompt, Ordering::Relaxed);
         let mut state = lock(&course.state);
         match outcome {
             Outcome::Delivered => {
@@ -231,10 +253,22 @@ impl Course {
         self.slow.load(Ordering::Relaxed)
     }
 
-    /// Whether a first attempt may be made at once: the subscriber is quick, and its last attempt
-    /// delivered. An event that waits for one that fails late comes again as a whole after a crash.
-    pub fn well(&self) -> bool {
-        !self.slow() && self.delivered.load(Ordering::Relaxed)
+    /// The place of a first attempt outside the lanes, if one may be made: the subscriber is quick, its
+    /// last attempt did not fail late, and its turn comes soon. An event waits for it, which comes
+    /// again as a whole after a crash, and others are behind it.
+    pub fn place(self: &Arc<Self>) -> Option<Place> {
+        if self.slow() || !self.prompt.load(Ordering::Relaxed) {
+            return None;
+        }
+        let queued = self.queued.load(Ordering::Relaxed);
+        let allowed = self.allowed.load(Ordering::Relaxed);
+        let soon = allowed as u128 * SOON.as_micros();
+        let usual = u128::from(self.usual.load(Ordering::Relaxed));
+        if queued >= allowed && queued as u128 * usual > soon {
+            return None;
+        }
+        self.queued.fetch_add(1, Ordering::Relaxed);
+        Some(Place(self.clone()))
     }
 
     /// Waits for the turn of one more attempt; `None` when that has taken too long. If it is the
@@ -271,12 +305,24 @@ impl Course {
             self.slow_down(&mut state);
         }
         self.note(&mut state, true);
+        drop(state);
+        self.took(LATE);
         Late(self)
     }
 
-    /// An attempt was over in good time, however it ended.
-    pub fn quick(&self) {
+    /// An attempt was over in good time, however it ended, and `took` so long.
+    pub fn quick(&self, took: Duration) {
         self.note(&mut lock(&self.state), false);
+        self.took(took);
+    }
+
+    /// Has what attempts usually take follow what they take now.
+    fn took(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let usual = self.usual.load(Ordering::Relaxed);
+        // One that is lost between two who do this makes no difference.
+        let usual = usual - usual / 8 + took / 8;
+        self.usual.store(usual, Ordering::Relaxed);
     }
 
     fn slow_down(&self, state: &mut State) {
@@ -293,7 +339,7 @@ impl Course {
 
     fn changed(&self, state: &mut State, slow: bool) {
         self.slow.store(slow, Ordering::Relaxed);
-        state.allow(slow, &self.permits);
+        self.allow(state, slow);
         self.notices.pace(&self.id, slow);
     }
 
@@ -301,7 +347,25 @@ impl Course {
     fn ask(&self, max_in_flight: usize) {
         let mut state = lock(&self.state);
         state.max_in_flight = max_in_flight;
-        state.allow(self.slow(), &self.permits);
+        self.allow(&mut state, self.slow());
+    }
+
+    fn allow(&self, state: &mut State, slow: bool) {
+        state.allow(slow, &self.permits);
+        self.allowed.store(state.allowed, Ordering::Relaxed);
+    }
+}
+
+impl Place {
+    /// How the subscriber does.
+    pub fn course(&self) -> &Course {
+        &self.0
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.queued.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
         message::{Message, Received},
         publisher::{PublishError, Publisher},
     },
-    courses::{Course, Courses, LATE},
+    courses::{Course, Courses, LATE, Place},
     delivery::{
         Attempt, Delivery, Failure, Outcome, Pace, Reason,
         wire::{self, Consumed, Lanes},
@@ -159,11 +159,11 @@ impl Deliver {
     pub async fn at_once(
         self: Arc<Self>,
         subscriber: Arc<Subscriber>,
-        course: Arc<Course>,
+        place: Place,
         delivery: Delivery,
         settler: Settler,
     ) -> Result<Option<Message>, SessionOver> {
-        let attempt = self.first(&subscriber, &delivery, &course, &settler);
+        let attempt = self.first(&subscriber, &delivery, place.course(), &settler);
         let attempted = match attempt.await {
             Turn::Taken(attempted) => attempted,
             Turn::Lane(pace) => return Ok(Some(self.lanes.first(&delivery, pace))),
@@ -280,7 +280,7 @@ impl Deliver {
         let began = Instant::now();
         let mut sending = pin!(self.send(subscriber, carried, attempt));
         let sent = if let Ok(sent) = timeout(LATE, &mut sending).await {
-            course.quick();
+            course.quick(began.elapsed());
             sent
         } else {
             let _late = course.late();

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::{
     broker::{consumer::Settler, message::Message},
-    courses::{Course, Courses},
+    courses::{Courses, Place},
     delivery::{
         Attempt, Delivery, Outcome,
         settlement::{Settlement, settle},
@@ -24,7 +24,7 @@ use crate::{
 /// Makes a first attempt outside the lanes, for a delivery whose event came over this session. Intake
 /// calls it, and does not know who makes it.
 pub type AttemptAtOnce =
-    Arc<dyn Fn(Arc<Subscriber>, Arc<Course>, Delivery, Settler) -> AtOnce + Send + Sync>;
+    Arc<dyn Fn(Arc<Subscriber>, Place, Delivery, Settler) -> AtOnce + Send + Sync>;
 
 /// Such an attempt. It gives the message that must be confirmed before the delivery counts as
 /// settled, if there is one.
@@ -91,8 +91,9 @@ impl Outcomes {
     /// the delivery back, and what would be published now would be a second one.
     pub fn count(&self, delivery: &Delivery, attempt: Attempt, attempted: &Attempted) {
         let (id, outcome) = (&delivery.subscriber, &attempted.outcome);
-        self.courses.ended(id, outcome, Timestamp::now());
+        let took = attempted.took;
+        self.courses.ended(id, outcome, took, Timestamp::now());
         self.metrics
-            .attempt(attempted.transport, attempt, outcome, attempted.took);
+            .attempt(attempted.transport, attempt, outcome, took);
     }
 }

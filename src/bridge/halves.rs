@@ -80,9 +80,9 @@ impl Common<'_> {
             publisher: self.publisher,
             broker: self.home.clone(),
             home: queues,
-            at_once: Arc::new(move |subscriber, course, delivery, settler| {
+            at_once: Arc::new(move |subscriber, place, delivery, settler| {
                 let attempting = attempting.clone();
-                Box::pin(attempting.at_once(subscriber, course, delivery, settler))
+                Box::pin(attempting.at_once(subscriber, place, delivery, settler))
             }),
             outcomes,
             notices: self.notices.clone(),

@@ -118,23 +118,54 @@ fn another_target_begins_anew() {
 }
 
 #[test]
-fn who_is_well_has_shown_it() {
+fn who_is_attempted_at_once_has_shown_to_be_prompt() {
     let courses = courses();
     let course = courses.of(&allowing(1));
-    assert!(!course.well(), "nothing is known yet");
+    assert!(course.place().is_none(), "nothing is known yet");
     let failed = Outcome::Failed(Failure::new(Reason::HttpStatus, "500"));
     let id = SubscriberId::new("fixit");
-    for _ in 0..2 {
-        courses.ended(&id, &failed, Timestamp::now());
-        assert!(!course.well());
+    let ended = |outcome: &Outcome, took| courses.ended(&id, outcome, took, Timestamp::now());
+    for took in [None, Some(LATE * 2)] {
+        ended(&failed, took);
+        assert!(course.place().is_none(), "{took:?}");
     }
     let status = courses.status(&id).unwrap();
     assert_eq!(status.failures_in_a_row, 2);
     assert_eq!(courses.worst(50), [(id.clone(), 2)]);
     assert_eq!(courses.worst(0), []);
     assert_eq!(status.last_success, None);
-    courses.ended(&id, &Outcome::Delivered, Timestamp::now());
-    assert!(course.well());
+    ended(&failed, Some(LATE / 2));
+    assert!(course.place().is_some(), "it failed in good time");
+    ended(&Outcome::Delivered, Some(LATE * 2));
+    assert!(course.place().is_some(), "one that is late is no failure");
     assert_eq!(courses.status(&id).unwrap().failures_in_a_row, 0);
     assert_eq!(courses.worst(50), []);
+}
+
+#[test]
+fn no_more_are_attempted_at_once_than_have_their_turn_soon() {
+    let courses = courses();
+    let course = courses.of(&allowing(2));
+    let id = SubscriberId::new("fixit");
+    courses.ended(&id, &Outcome::Delivered, Some(LATE / 2), Timestamp::now());
+    let places = || -> Vec<_> {
+        let some = std::iter::from_fn(|| course.place());
+        some.take(1_000).collect()
+    };
+    assert_eq!(places().len(), 1_000, "what an attempt takes is not known");
+    for _ in 0..100 {
+        course.quick(SOON / 10);
+    }
+    let some = places();
+    assert!((20..30).contains(&some.len()), "{}", some.len());
+    assert!(course.place().is_none());
+    drop(some);
+    for _ in 0..100 {
+        course.quick(SOON * 5);
+    }
+    assert_eq!(places().len(), 2, "as many as need not wait");
+    for _ in 0..LATE_AT_ONCE {
+        std::mem::forget(course.late());
+    }
+    assert!(course.slow() && course.place().is_none());
 }

@@ -52,8 +52,8 @@ pub(super) struct Direct {
 }
 
 impl Intake {
-    /// Plans for as many of these events as go into one plan, and takes them off. About `attempts` may
-    /// be made at once.
+    /// Plans for as many of these events as go into one plan, and takes them off. The plan ends when
+    /// about `attempts` are made at once; with none, everything goes to the lanes.
     pub(super) fn plan(
         &self,
         events: &mut &[Received],
@@ -64,11 +64,11 @@ impl Intake {
         let mut plan = Plan::default();
         while let Some((received, rest)) = events.split_first()
             && plan.deliveries < DELIVERIES
+            && (attempts == 0 || plan.attempts < attempts)
         {
             *events = rest;
             // Each its own: the same event twice, rejected twice, is known by its time.
             let now = Timestamp::now();
-            let room = plan.attempts < attempts;
             let mut at_once = Vec::new();
             let decoded = event::decode(&received.body, self.source.max_event_bytes);
             let (kind, result) = match decoded {
@@ -104,6 +104,7 @@ impl Intake {
                         matched = true;
                         plan.deliveries += 1;
                         let delivery = delivery(&made, &envelope, traceparent, subscriber, now);
+                        let room = attempts > 0;
                         let attempt = self.address(&mut plan, subscriber, delivery, room, settler);
                         at_once.extend(attempt);
                     }
@@ -126,7 +127,7 @@ impl Intake {
     }
 
     /// Straight to a queue on the home broker, unless that queue leaves publishes unconfirmed. At
-    /// once to an endpoint or a broker elsewhere, if the subscriber is well and there is `room`.
+    /// once to an endpoint or a broker elsewhere, if there is `room` and the subscriber has a place.
     /// Everything else goes to the lanes.
     fn address(
         &self,
@@ -164,11 +165,12 @@ impl Intake {
             }
             // A channel that a missing exchange closes must be the subscriber's own.
             Target::Amqp(AmqpTarget { broker: None, .. }) => {}
-            Target::Http(_) | Target::Amqp(_) if room && course.well() => {
-                let (subscriber, settler) = (subscriber.clone(), settler.clone());
-                return Some((self.at_once)(subscriber, course, delivery, settler));
+            Target::Http(_) | Target::Amqp(_) => {
+                if room && let Some(place) = course.place() {
+                    let (subscriber, settler) = (subscriber.clone(), settler.clone());
+                    return Some((self.at_once)(subscriber, place, delivery, settler));
+                }
             }
-            Target::Http(_) | Target::Amqp(_) => {}
         }
         plan.lanes.push(self.lanes.first(&delivery, pace));
         None

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::broker::consumer::Settler;
 
 /// How long settled events wait for an older one before they are acknowledged singly.
-const PATIENCE: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_millis(50);
 /// How long an acknowledgement waits for others to come with it.
 const GATHERING: Duration = Duration::from_millis(1);
 /// How often it is looked whether settled events have waited long enough for an older one.
