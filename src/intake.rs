@@ -45,6 +45,11 @@ use window::{Held, Window};
 const BATCH: usize = 256;
 /// The pause before the broker is asked again to take what it did not confirm.
 const PAUSE: Duration = Duration::from_millis(500);
+/// While so many messages are being published, the next batch gathers: few large ones move more than
+/// many small ones.
+const PUBLISHING: usize = 2 * BATCH;
+/// How long it gathers at most, so that what a stuck queue holds up delays nobody by more.
+const GATHERING: Duration = Duration::from_millis(5);
 /// Deliveries of one session that are not settled; intake takes no more while there are as many.
 const UNSETTLED: usize = 8_192;
 /// How long intake waits while half of what it may hold waits for attempts. Subscribers that are
@@ -83,12 +88,26 @@ pub struct Intake {
     pub tasks: TaskTracker,
 }
 
+/// What a plan counts as until it is carried out.
+struct Shares {
+    _deliveries: Share,
+    _publishing: Share,
+    /// Those attempts that are not tasks of their own yet.
+    attempts: Share,
+}
+
 impl Intake {
     /// Takes events in for one session of the consumer.
     pub async fn work(self: Arc<Self>, mut session: Session) {
         let window = Window::new(session.settler(), self.tasks.clone());
-        let (attempts, deliveries) = (Arc::new(Gauge::default()), Arc::new(Gauge::default()));
-        while let Some(chunk) = session.next(BATCH).await {
+        let gauge = || Arc::new(Gauge::default());
+        let (attempts, deliveries, publishing) = (gauge(), gauge(), gauge());
+        loop {
+            // Whether it is the time that is up does not matter.
+            let _ = timeout(GATHERING, publishing.below(PUBLISHING)).await;
+            let Some(chunk) = session.next(BATCH).await else {
+                return;
+            };
             window.take(chunk.iter().map(|received| received.tag));
             let most = usize::from(session.prefetch()).div_ceil(2);
             let mut rest = chunk.as_slice();
@@ -96,7 +115,11 @@ impl Intake {
                 deliveries.below(UNSETTLED).await;
                 let room = timeout(ROOM, attempts.below(most)).await.is_ok();
                 let plan = self.plan(&mut rest, if room { most } else { 0 }, window.settler());
-                let shares = (deliveries.add(plan.deliveries), attempts.add(plan.attempts));
+                let shares = Shares {
+                    _deliveries: deliveries.add(plan.deliveries),
+                    _publishing: publishing.add(plan.messages()),
+                    attempts: attempts.add(plan.attempts),
+                };
                 self.tasks
                     .spawn(self.clone().see_to(plan, window.clone(), shares));
             }
@@ -104,13 +127,12 @@ impl Intake {
     }
 
     /// Carries out what is planned, and has the events acknowledged as they are settled.
-    async fn see_to(self: Arc<Self>, mut plan: Plan, window: Arc<Window>, shares: (Share, Share)) {
-        let (_deliveries, mut attempts) = shares;
+    async fn see_to(self: Arc<Self>, mut plan: Plan, window: Arc<Window>, mut shares: Shares) {
         let mut holding = Vec::with_capacity(plan.at_once.len());
         for (tag, at_once) in plan.at_once.drain(..) {
             let held = Arc::new(Held::new(tag, at_once.len()));
             for attempt in at_once {
-                let one = attempts.split_one();
+                let one = shares.attempts.split_one();
                 let (intake, window, held) = (self.clone(), window.clone(), held.clone());
                 self.tasks.spawn(async move {
                     let done = intake.settle_one(attempt, window.settler()).await;

@@ -51,6 +51,14 @@ pub(super) struct Direct {
     pub(super) deliveries: Vec<Delivery>,
 }
 
+impl Plan {
+    /// How many messages are to be published.
+    pub(super) fn messages(&self) -> usize {
+        let direct = self.direct.values().map(|direct| direct.deliveries.len());
+        self.lanes.len() + direct.sum::<usize>()
+    }
+}
+
 impl Intake {
     /// Plans for as many of these events as go into one plan, and takes them off. The plan ends when
     /// about `attempts` are made at once; with none, everything goes to the lanes.
