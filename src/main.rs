@@ -6,9 +6,9 @@ use std::{
 };
 
 /// A delivery is some hundred small allocations on several threads, which the system's allocator
-/// spends a fifth of the bridge's time on.
+/// spends a fifth of the bridge's time on. `.cargo/config.toml` says how soon it gives memory back.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     hookbridge::cli::main().unwrap_or_else(|error| {
