@@ -31,8 +31,9 @@ use crate::{
     subscriber::{AmqpTarget, Subscriber, SubscriberId},
 };
 
-/// Connections to one subscriber's broker, however many subscribers share it.
-const CONNECTIONS: usize = 2;
+/// Connections to one subscriber's broker, however many subscribers share it, unless it allows fewer
+/// channels on one than there are subscribers: each costs the bridge some hundred kilobytes.
+const CONNECTIONS: usize = 1;
 /// How often connections without a channel are closed.
 const SWEEP: Duration = Duration::from_secs(30);
 
