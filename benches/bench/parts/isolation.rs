@@ -57,7 +57,7 @@ enum How {
 }
 
 pub(super) async fn run(bench: &mut Bench<'_>) {
-    let disturbed = Duration::from_secs(bench.options.pick(7, 3));
+    let disturbed = Duration::from_secs(bench.options.pick(20, 3));
     let one = |how, rate| Bad {
         how,
         subscribers: 1,
