@@ -166,7 +166,7 @@ impl Deliver {
         let attempt = self.first(&subscriber, &delivery, place.course(), &settler);
         let attempted = match attempt.await {
             Turn::Taken(attempted) => attempted,
-            Turn::Lane(pace) => return Ok(Some(self.lanes.first(&delivery, pace))),
+            Turn::Lane(kind) => return Ok(Some(self.lanes.first(&delivery, kind))),
             Turn::Given => return Err(SessionOver),
         };
         if !settler.alive() {

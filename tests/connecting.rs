@@ -73,6 +73,22 @@ async fn an_address_that_does_not_answer_leaves_time_for_the_others() {
     }
 }
 
+/// On a runtime of its own, which nobody else has tasks on.
+#[tokio::test]
+async fn a_broker_that_is_away_leaves_no_tasks_behind() {
+    let runtime = tokio::runtime::Handle::current();
+    let tasks = || runtime.metrics().num_alive_tasks();
+    let before = tasks();
+    let dialer = || dialer("amqp://127.0.0.1:1".into(), system_resolver());
+    let home = Source::home(dialer(), 1).unwrap();
+    for _ in 0..20 {
+        dialer().connect().await.unwrap_err();
+        assert!(home.connection().await.is_err());
+    }
+    let none_left = async || (tasks() <= before).then_some(());
+    eventually("nothing is left", SOON, none_left).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_one_connection_that_a_broker_allows_is_enough() {
     let vhost = Vhost::new("connecting");

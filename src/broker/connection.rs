@@ -7,7 +7,7 @@ use std::{
     net::{Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -21,6 +21,7 @@ use lapin::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
+use tokio::net::TcpStream;
 
 use super::sieve::{SiftedRuntime, sift, sifted_runtime};
 use crate::lack::{self, Lack};
@@ -302,17 +303,42 @@ impl Dialer {
         let name = self.name.clone();
         let runtime = default_runtime()?;
         let sifted = sifted_runtime(runtime.clone());
+        // Before the client library is asked: it leaves a task behind, for ever, for each connection
+        // that cannot be dialled (4.12.3).
+        let dialed = dial(&uri, &addresses, &tls, &runtime).await;
+        let dialed = dialed.map_err(|error| ConnectError::from_connect(error.into()))?;
+        let dialed = Mutex::new(Some(dialed));
         let connect = async move |uri: AMQPUri, _: SiftedRuntime| {
-            let dialing = dial(&uri, &addresses, &tls, &runtime);
-            // The client library's thread outlives a caller that gave up: end the dialling, too.
-            let stream = tokio::time::timeout(CONNECT_TIMEOUT, dialing)
-                .await
-                .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)))?;
+            let dialed = dialed.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let stream = if let Some(stream) = dialed {
+                stream
+            } else {
+                // The broker hung up before it said anything, so the library tries again. Its thread
+                // outlives a caller that gave up: end the dialling, too.
+                let dialing = dial(&uri, &addresses, &tls, &runtime);
+                tokio::time::timeout(CONNECT_TIMEOUT, dialing)
+                    .await
+                    .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)))?
+            };
             Ok(sift(stream, uri.query.frame_max.unwrap_or_default(), &name))
         };
         Connection::connector(uri, sifted, connect, self.properties())
             .await
             .map_err(ConnectError::from_connect)
+    }
+}
+
+/// Whether anybody listens at an address, in words if nobody does: for a connection that the client
+/// library dials itself, which leaves a task behind where it cannot.
+pub(super) async fn probe(address: SocketAddr) -> Result<(), ConnectError> {
+    let connecting = TcpStream::connect(address);
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
+    match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(ConnectError::Dial(DialError::Connect {
+            address,
+            error: Arc::new(error),
+        })),
     }
 }
 

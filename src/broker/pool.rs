@@ -15,7 +15,9 @@ use lapin::{Channel, Connection, ConnectionStatus, runtime::default_runtime};
 use secrecy::ExposeSecret;
 use tokio::sync::OnceCell;
 
-use super::connection::{CONNECT_TIMEOUT, ConnectError, Dialer, HEARTBEAT, SMALL_FRAMES, deadline};
+use super::connection::{
+    CONNECT_TIMEOUT, ConnectError, Dialer, HEARTBEAT, SMALL_FRAMES, deadline, probe,
+};
 
 /// A connection of a pool.
 pub struct Pooled {
@@ -41,10 +43,12 @@ impl Manager {
         let uri = self.dialer.current()?;
         let uri = uri.expose_secret();
         let nothing_to_add = tls.ca.is_none() && tls.identity.is_none();
-        let host = self.dialer.uri()?.authority.host;
-        if !self.home || !nothing_to_add || host.parse::<Ipv4Addr>().is_err() {
+        let authority = self.dialer.uri()?.authority;
+        let address = authority.host.parse::<Ipv4Addr>();
+        let (true, true, Ok(address)) = (self.home, nothing_to_add, address) else {
             return self.dialer.connect().await;
-        }
+        };
+        probe((address, authority.port).into()).await?;
         // The URI goes in as text: the limits that `Dialer::uri` sets are written into its query.
         let dialer = self.dialer.clone();
         let plain = deadpool_lapin::Manager::new(
