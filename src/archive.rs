@@ -215,6 +215,7 @@ fn new_letter(kind: Kind, received: Received, now: Timestamp) -> NewDeadLetter {
         received_at: delivery.as_ref().map(|one| one.received_at),
         failed_at: letter.failed_at.unwrap_or(now),
         routing_key,
+        redelivered: received.redelivered,
         traceparent: delivery.and_then(|one| one.traceparent),
         payload: received.body.into(),
     }

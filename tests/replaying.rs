@@ -62,6 +62,7 @@ fn letter(number: u32, subscriber: &str) -> NewDeadLetter {
         received_at: Some(then),
         failed_at: then,
         routing_key: "fast.00.500.x".into(),
+        redelivered: false,
         traceparent: None,
         payload: b"{}".into(),
     }

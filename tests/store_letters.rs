@@ -42,6 +42,7 @@ fn letter(number: i64) -> NewDeadLetter {
         received_at: Some(at(number)),
         failed_at: at(number / 2),
         routing_key: "fast.00.1000.a".into(),
+        redelivered: false,
         traceparent: None,
         payload: format!("{{\"number\":{number}}}").into_bytes(),
     }
@@ -180,6 +181,18 @@ async fn the_same_dead_letter_is_stored_once_and_one_more_is_counted() {
         };
         let again = list(&store, &rejected, 10).await;
         assert_eq!((again[0].count, again[0].detail.as_str()), (2, "once more"));
+
+        // One that failed before that, but came later; and the same from a bridge that crashed.
+        for redelivered in [false, true] {
+            let earlier = NewDeadLetter {
+                failed_at: at(499),
+                redelivered,
+                ..letter(1)
+            };
+            store.archive(vec![earlier]).await.unwrap();
+            let again = list(&store, &rejected, 10).await;
+            assert_eq!((again[0].count, again[0].failed_at), (3, at(500)));
+        }
 
         // A replay that fails is another dead letter, and linked to the first.
         let replayed = NewDeadLetter {

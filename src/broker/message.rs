@@ -78,6 +78,8 @@ pub struct Received {
     pub tag: u64,
     /// The key that it was published with, and keeps when dead-lettered.
     pub routing_key: String,
+    /// Whether the broker has delivered it before.
+    pub redelivered: bool,
     /// The payload.
     pub body: Bytes,
     properties: BasicProperties,
@@ -88,6 +90,7 @@ impl Received {
         Self {
             tag: delivery.delivery_tag,
             routing_key: delivery.routing_key.to_string(),
+            redelivered: delivery.redelivered,
             body: delivery.data.into(),
             properties: delivery.properties,
         }
@@ -189,6 +192,7 @@ impl Wire {
         Received {
             tag: 1,
             routing_key: self.routing_key.to_string(),
+            redelivered: false,
             body: self.body,
             properties: self.properties,
         }

@@ -3,8 +3,9 @@
 //!
 //! A delivery is known by its webhook id and how often it was replayed; anything else by a hash of
 //! its kind, message id and body. The same again, because a bridge crashed between the insert and the
-//! acknowledgement, changes nothing: it failed no later than what is there. What failed later is the
-//! same once more: it is counted, and open again if it was replayed.
+//! acknowledgement, changes nothing: the broker says that it has delivered it before, and it failed no
+//! later than what is there. Any other that failed at another time is the same once more: it is
+//! counted, and open again if it was replayed.
 
 use std::collections::HashMap;
 
@@ -27,10 +28,14 @@ const BYTES: usize = 8 * 1024 * 1024;
 const AGAIN: &str = " ON CONFLICT (same) DO UPDATE SET count = dead_letters.count + excluded.count, \
     kind = excluded.kind, reason = excluded.reason, detail = excluded.detail, \
     attempts = excluded.attempts, first_reason = excluded.first_reason, \
-    first_detail = excluded.first_detail, failed_at = excluded.failed_at, \
-    archived_at = excluded.archived_at, routing_key = excluded.routing_key, \
-    replayed_at = NULL, replayed_by = NULL \
-    WHERE excluded.failed_at > dead_letters.failed_at";
+    first_detail = excluded.first_detail, archived_at = excluded.archived_at, \
+    routing_key = excluded.routing_key, replayed_at = NULL, replayed_by = NULL, \
+    failed_at = CASE WHEN excluded.failed_at > dead_letters.failed_at \
+    THEN excluded.failed_at ELSE dead_letters.failed_at END WHERE excluded.failed_at ";
+/// What is the same once more, among letters that may have been put in before,
+const LATER: &str = "> dead_letters.failed_at";
+/// and among those that cannot: they come in any order, from several batches of several bridges.
+const OTHER: &str = "<> dead_letters.failed_at";
 
 /// A dead letter that is to be put into the store.
 #[derive(Debug, Clone)]
@@ -67,6 +72,8 @@ pub struct NewDeadLetter {
     pub failed_at: Timestamp,
     /// The key that it was published with.
     pub routing_key: String,
+    /// Whether the broker has delivered it before: then it may be in the store already.
+    pub redelivered: bool,
     /// W3C trace context.
     pub traceparent: Option<String>,
     /// The payload, or the rejected event.
@@ -135,6 +142,17 @@ impl Store {
 /// The statements that put these in, in the order of what makes them the same: two bridges that
 /// hold each other's rows would wait for ever.
 fn statements(letters: Vec<NewDeadLetter>, now: Timestamp) -> Vec<Sql> {
+    // One that was not acknowledged comes with others that were not.
+    let once_more = if letters.iter().any(|letter| letter.redelivered) {
+        LATER
+    } else {
+        OTHER
+    };
+    let finish = |sql: &mut Sql| {
+        sql.push(AGAIN);
+        sql.push(once_more);
+        std::mem::take(sql)
+    };
     // No statement may have the same row twice.
     let mut once: HashMap<String, (NewDeadLetter, i64)> = HashMap::with_capacity(letters.len());
     for letter in letters {
@@ -160,8 +178,7 @@ fn statements(letters: Vec<NewDeadLetter>, now: Timestamp) -> Vec<Sql> {
     for (same, (letter, times)) in rows {
         let weight = letter.payload.len();
         if count == ROWS || count > 0 && bytes + weight > BYTES {
-            sql.push(AGAIN);
-            statements.push(std::mem::take(&mut sql));
+            statements.push(finish(&mut sql));
             (count, bytes) = (0, 0);
         }
         if count == 0 {
@@ -174,8 +191,7 @@ fn statements(letters: Vec<NewDeadLetter>, now: Timestamp) -> Vec<Sql> {
         bytes += weight;
     }
     if count > 0 {
-        sql.push(AGAIN);
-        statements.push(sql);
+        statements.push(finish(&mut sql));
     }
     statements
 }
