@@ -204,11 +204,11 @@ pub async fn start(
             prefetch,
             changing: false,
             ended: false,
-            settler: Settler {
+            settler: Settler(Arc::new(Settling {
                 channel,
                 queue,
-                used: Arc::default(),
-            },
+                used: AtomicBool::new(false),
+            })),
             stop: stop.clone(),
             over: false,
         })
@@ -343,8 +343,8 @@ impl Session {
 
     /// Consumes again after [`Self::weigh`] ended the consumer.
     async fn go_on(&mut self) {
-        let settler = &self.settler;
-        let again = subscribe(&settler.channel, &settler.queue, self.prefetch.now());
+        let Settling { channel, queue, .. } = &*self.settler.0;
+        let again = subscribe(channel, queue, self.prefetch.now());
         match deadline("start a consumer", START_TIMEOUT, again).await {
             Ok(consumer) => {
                 self.consumer = consumer;
@@ -369,7 +369,7 @@ impl Session {
 
     /// Ends the session before its time; what is unsettled goes back to its queue.
     pub async fn end(self) {
-        let closed = self.settler.channel.close(200, "done".into());
+        let closed = self.settler.0.channel.close(200, "done".into());
         if let Err(error) = deadline("close a channel", OPERATION_TIMEOUT / 5, closed).await {
             debug!("closing a channel: {error}");
         }
@@ -378,29 +378,30 @@ impl Session {
     /// Tells the broker to send no more. What is unsettled stays with the channel until its last
     /// settler is gone.
     async fn cancel(&self) {
-        let cancelled = self
-            .settler
-            .channel
-            .basic_cancel(self.consumer.tag(), BasicCancelOptions::default());
+        let channel = &self.settler.0.channel;
+        let cancelled = channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default());
         if let Err(error) = deadline("cancel a consumer", OPERATION_TIMEOUT / 5, cancelled).await {
             debug!("cancelling a consumer: {error}");
         }
     }
 }
 
-/// Settles messages on the channel that they came over. Cheap to clone.
+/// Settles messages on the channel that they came over. Cheap to clone, which the library's own
+/// channel is not.
 #[derive(Clone)]
-pub struct Settler {
+pub struct Settler(Arc<Settling>);
+
+struct Settling {
     channel: Channel,
     queue: String,
     /// Whether anything was settled.
-    used: Arc<AtomicBool>,
+    used: AtomicBool,
 }
 
 impl Settler {
     /// Whether messages of this session can still be settled. If not, the broker has put them back.
     pub fn alive(&self) -> bool {
-        self.channel.status().connected()
+        self.0.channel.status().connected()
     }
 
     /// Acknowledges one message.
@@ -421,16 +422,17 @@ impl Settler {
     /// behind them, and its answer comes after theirs; the second time it is behind those that were
     /// kept back. A message that comes is put back when the channel closes.
     pub async fn applied(&self) {
-        if !self.used.load(Ordering::Relaxed) {
+        if !self.0.used.load(Ordering::Relaxed) {
             return;
         }
         for _ in 0..2 {
             let taken = self
+                .0
                 .channel
-                .basic_get(self.queue.as_str().into(), BasicGetOptions::default());
+                .basic_get(self.0.queue.as_str().into(), BasicGetOptions::default());
             if let Err(error) = deadline("see settled", OPERATION_TIMEOUT / 5, taken).await {
                 debug!(
-                    queue = self.queue,
+                    queue = self.0.queue,
                     "what was settled last may be delivered again: {error}"
                 );
                 return;
@@ -439,8 +441,8 @@ impl Settler {
     }
 
     async fn acknowledge(&self, tag: u64, multiple: bool) {
-        self.used.store(true, Ordering::Relaxed);
-        let acked = self.channel.basic_ack(tag, BasicAckOptions { multiple });
+        self.0.used.store(true, Ordering::Relaxed);
+        let acked = self.0.channel.basic_ack(tag, BasicAckOptions { multiple });
         if let Err(error) = deadline("acknowledge", OPERATION_TIMEOUT, acked).await {
             // The channel is gone, so the broker delivers the message again.
             debug!("an acknowledgement was lost: {error}");
@@ -449,7 +451,7 @@ impl Settler {
 
     /// Gives a message to its queue's dead-letter exchange.
     pub async fn dead_letter(&self, tag: u64) {
-        self.used.store(true, Ordering::Relaxed);
+        self.0.used.store(true, Ordering::Relaxed);
         let options = BasicNackOptions {
             multiple: false,
             requeue: false,
@@ -457,7 +459,7 @@ impl Settler {
         if let Err(error) = deadline(
             "reject",
             OPERATION_TIMEOUT,
-            self.channel.basic_nack(tag, options),
+            self.0.channel.basic_nack(tag, options),
         )
         .await
         {
