@@ -51,8 +51,7 @@ impl Delivery {
 pub fn webhook_id(source: &str, id: &str, subscriber: &str) -> Uuid {
     static NAMESPACE: LazyLock<Uuid> =
         LazyLock::new(|| Uuid::new_v5(&Uuid::NAMESPACE_URL, b"urn:hookbridge:webhook"));
-    #[expect(clippy::expect_used, reason = "three strings are always JSON")]
-    let name = serde_json::to_string(&[source, id, subscriber]).expect("JSON");
+    let name = serde_json::json!([source, id, subscriber]).to_string();
     Uuid::new_v5(&NAMESPACE, name.as_bytes())
 }
 
