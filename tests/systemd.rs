@@ -89,8 +89,12 @@ async fn a_bridge_without_its_broker_is_alive_and_not_ready_and_says_why() {
         .await;
     // At an end of the reading, too, it is not ready.
     program.signal("HUP");
-    manager.wait(&program, "WATCHDOG=1", 5).await;
-    assert_eq!(program.said("subscribers loaded"), 2);
+    let read_again = async || (program.said("subscribers loaded") == 2).then_some(());
+    program
+        .watch("subscribers are loaded again", START, read_again)
+        .await;
+    let alive = manager.count("WATCHDOG=1");
+    manager.wait(&program, "WATCHDOG=1", alive + 1).await;
     assert_eq!(manager.count("READY=1"), 0, "{:?}", manager.heard());
     assert_eq!(manager.count("RELOADING=1"), 0, "{:?}", manager.heard());
     program.stop().await;
