@@ -105,12 +105,14 @@ impl AmqpSender {
         };
         let publishers = self.outside(&broker.uri);
         let publisher = publishers.get(&subscriber.id, declare);
+        // An alarm that ends meanwhile leaves the broker with everything that waited for its end.
+        let blocked_at_first = publishers.source().blocked();
         let publish = publisher.publish_one(message, subscriber.timeout);
         // The subscriber's timeout covers the connection, too.
         let mut result = tokio::time::timeout(subscriber.timeout, publish)
             .await
             .unwrap_or(Err(PublishError::Timeout(subscriber.timeout)));
-        if timed_out(&result) && publishers.source().blocked() {
+        if timed_out(&result) && (blocked_at_first || publishers.source().blocked()) {
             result = Err(PublishError::Blocked);
         }
         if let Err(error) = &result
