@@ -12,8 +12,12 @@ help: ## list these commands
 demo: missing ## see the whole bridge at work, on a private RabbitMQ
 	cargo run --locked --quiet -- demo
 
+# The faults first, and few at once: they are judged by time, too, and each has two brokers of its own.
 test: missing-for-tests ## run every test, on a private RabbitMQ and a private PostgreSQL
-	cargo test --workspace --locked
+	@status=0; set -x; \
+	cargo test --locked --test integration -- --test-threads 2 faults:: || status=$$?; \
+	cargo test --workspace --locked --no-fail-fast -- --skip faults:: || status=$$?; \
+	exit $$status
 
 # RABBITMQ=trixie or sid runs them on the RabbitMQ of that Debian (as root, on Debian), otherwise on
 # the installed one. FAULTS_SEED repeats a run. One after the other: a fault is judged by time, too.

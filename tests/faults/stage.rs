@@ -66,20 +66,15 @@ pub struct Options {
     pub settings: Vec<(&'static str, toml::Value)>,
 }
 
-/// By how much times may be longer: the quick selection runs beside all other tests, on a machine that
-/// is busy with them. `make faults`, where one runs after the other, holds to the times themselves.
-fn leniency(name: &str) -> u32 {
-    if name.ends_with("-quick") { 3 } else { 1 }
-}
-
 impl Options {
     pub fn new(name: &'static str) -> Self {
+        let leniency = leniency(name);
         Self {
             name,
-            rate: 40,
+            rate: 40 / leniency,
             retry_delay: Duration::from_secs(2),
-            timeout: Duration::from_secs(2),
-            late: Duration::from_secs(3) * leniency(name),
+            timeout: Duration::from_secs(2) * leniency,
+            late: Duration::from_secs(3) * leniency,
             patience: SETTLE,
             hurt: Vec::new(),
             queues_deleted: false,
@@ -87,6 +82,12 @@ impl Options {
             settings: Vec::new(),
         }
     }
+}
+
+/// By how much times may be longer, and the load smaller: the quick selection must hold on whatever
+/// machine the tests are run, and it may be a busy one. `make faults` holds to the times themselves.
+fn leniency(name: &str) -> u32 {
+    if name.ends_with("-quick") { 3 } else { 1 }
 }
 
 /// A run in progress. It belongs to the task of its test.
@@ -252,6 +253,16 @@ impl Stage {
     /// Keeps what is left of a bridge that has ended.
     pub fn keep(&self, remains: Remains) {
         self.remains.borrow_mut().push(remains);
+    }
+
+    /// How long something may take in this run that usually takes no longer than this.
+    pub fn at_most(&self, usual: Duration) -> Duration {
+        usual * leniency(self.options.name)
+    }
+
+    /// How few of what usually is more than half are enough in this run.
+    pub fn a_share(&self, of: usize) -> usize {
+        of / 2 / usize::try_from(leniency(self.options.name)).unwrap()
     }
 
     /// Says something about the run that is shown at its end.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::{Fault, Recovery, Stage, Window, leniency};
+use super::{Fault, Recovery, Stage, Window};
 use crate::{
     faults::{
         cast::Who,
@@ -54,7 +54,7 @@ impl Stage {
         if lines > fault.lines * (1 + minutes) {
             self.wrong(format!("{}: {lines} lines of log", fault.what));
         }
-        if took > fault.within * leniency(self.options.name) {
+        if took > self.at_most(fault.within) {
             self.wrong(format!("{}: back after {took:?}", fault.what));
         }
         self.recoveries.borrow_mut().push(Recovery { took, lines });
@@ -130,6 +130,7 @@ impl Stage {
         let (Some(grace), Some(clearing)) = (fault.unready, fault.clearing) else {
             return;
         };
+        let grace = self.at_most(grace);
         let lie = samples.iter().find(|sample| {
             sample.status == 200 && sample.asked > fault.in_force + grace && sample.asked < clearing
         });
