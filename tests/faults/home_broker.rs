@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::task::block_in_place;
 
-use super::stage::{BOOT_PATIENCE, Options, Stage};
+use super::stage::{Options, Stage};
 
 const LEAST: Duration = Duration::from_millis(500);
 const MOST: Duration = Duration::from_secs(3);
@@ -23,11 +23,7 @@ async fn a_broker_killed_ten_times_loses_nothing() {
 }
 
 async fn killed(name: &'static str, times: usize) {
-    let options = Options {
-        patience: BOOT_PATIENCE,
-        ..Options::new(name)
-    };
-    let (stage, bridge) = Stage::ready(options).await;
+    let (stage, bridge) = Stage::ready(Options::booting(name)).await;
     for _ in 0..times {
         stage.carry_on(LEAST, MOST).await;
         let mut fault = stage.fault("the home broker is killed", Some(NOTICE));
@@ -44,7 +40,7 @@ async fn killed(name: &'static str, times: usize) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a minute: make faults"]
 async fn a_broker_whose_app_is_stopped_loses_nothing() {
-    let (stage, bridge) = Stage::ready(Options::new("app-stopped")).await;
+    let (stage, bridge) = Stage::ready(Options::booting("app-stopped")).await;
     let home = &stage.ground.home;
     for _ in 0..6 {
         stage.carry_on(LEAST, MOST).await;

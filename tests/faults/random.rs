@@ -12,7 +12,7 @@ use tokio::{
 use super::{
     cast::Who,
     process::Process,
-    stage::{BOOT_PATIENCE, Options, SHUTDOWN, Stage},
+    stage::{Options, SHUTDOWN, Stage},
 };
 
 /// What can go wrong, and be undone.
@@ -77,8 +77,7 @@ async fn a_long_time_of_faults_loses_nothing_and_leaks_nothing() {
 async fn run(name: &'static str, time: Duration) {
     let options = Options {
         hurt: vec![Who::AwayWell, Who::AwayMissing, Who::AwayFull],
-        patience: BOOT_PATIENCE,
-        ..Options::new(name)
+        ..Options::booting(name)
     };
     let (stage, bridge) = Stage::ready(options).await;
     let mut other = stage.start_bridge().await;

@@ -38,7 +38,7 @@ const SETTLE: Duration = Duration::from_mins(1);
 /// How long nothing may move: a node that boots elects all its leaders anew, and what is refused
 /// meanwhile on its way out of a wait queue waits for the broker's own clock (the page on
 /// reliability has it).
-pub const BOOT_PATIENCE: Duration = Duration::from_mins(7);
+const BOOT_PATIENCE: Duration = Duration::from_mins(7);
 /// `delivery.shutdown_timeout` of the runs.
 pub const SHUTDOWN: Duration = Duration::from_secs(10);
 
@@ -60,6 +60,8 @@ pub struct Options {
     pub hurt: Vec<Who>,
     /// Whether the faults delete queues.
     pub queues_deleted: bool,
+    /// Whether the home broker boots: what expires meanwhile may come before its bindings.
+    pub boots: bool,
     /// Who takes part besides the regular cast.
     pub guests: Vec<Who>,
     /// Further settings of the bridges.
@@ -78,8 +80,18 @@ impl Options {
             patience: SETTLE,
             hurt: Vec::new(),
             queues_deleted: false,
+            boots: false,
             guests: Vec::new(),
             settings: Vec::new(),
+        }
+    }
+
+    /// Of a run in which the home broker boots.
+    pub fn booting(name: &'static str) -> Self {
+        Self {
+            patience: BOOT_PATIENCE,
+            boots: true,
+            ..Self::new(name)
         }
     }
 }
