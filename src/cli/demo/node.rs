@@ -37,6 +37,8 @@ const DISMISS_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A port that was free may be taken before the node listens on it.
 const TRIES: usize = 3;
+/// What a node says of that: of a port of its own, and of the one for other nodes.
+const TAKEN: [&str; 2] = ["eaddrinuse", "dist_port_already_used"];
 
 /// What a private node is started with.
 #[derive(Debug, Clone, Default)]
@@ -96,7 +98,7 @@ impl PrivateNode {
         loop {
             match Self::try_start(options) {
                 Err(NodeError::NotReady { log, .. })
-                    if log.contains("eaddrinuse") && tries < TRIES =>
+                    if TAKEN.iter().any(|words| log.contains(words)) && tries < TRIES =>
                 {
                     tries += 1;
                 }
