@@ -6,13 +6,17 @@ use std::{
 };
 
 use hookbridge::broker::{
-    connection::{Dialer, TlsFiles, fixed_uri, system_resolver},
+    connection::{Dialer, OPERATION_TIMEOUT, TlsFiles, fixed_uri, system_resolver},
     message::Message,
     pool::Source,
     publisher::{PublishError, Publisher},
+    publishers::Publishers,
 };
 use lapin::types::AMQPValue;
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 use tokio_util::task::TaskTracker;
 
 use crate::support::{
@@ -41,27 +45,24 @@ fn publisher(vhost: &Vhost, tasks: &TaskTracker) -> Publisher {
 }
 
 fn publisher_at(uri: String, tasks: &TaskTracker) -> Publisher {
-    let dialer = Dialer {
+    Publisher::start(Source::home(dialer(uri), 1).unwrap(), None, tasks)
+}
+
+fn dialer(uri: String) -> Dialer {
+    Dialer {
         uri: fixed_uri(uri.into()),
         tls: TlsFiles::default(),
         resolver: system_resolver(),
         name: "publishing".into(),
         large_frames: false,
-    };
-    Publisher::start(Source::home(dialer, 1).unwrap(), None, tasks)
+    }
 }
 
 /// As many publishers that share one connection to a subscriber's broker.
 fn sharing<const N: usize>(vhost: &Vhost) -> [Publisher; N] {
-    let dialer = Dialer {
-        uri: fixed_uri(vhost.uri().into()),
-        tls: TlsFiles::default(),
-        resolver: system_resolver(),
-        name: "publishing".into(),
-        large_frames: false,
-    };
-    let source = Source::outside(dialer, 1);
-    std::array::from_fn(|_| Publisher::start_shared(source.clone(), None, &TaskTracker::new()))
+    let source = Source::outside(dialer(vhost.uri()), 1);
+    let publishers = Publishers::new(source, TaskTracker::new());
+    std::array::from_fn(|index| publishers.get(&index, None))
 }
 
 /// A message for a queue, through the default exchange.
@@ -332,4 +333,38 @@ async fn two_with_the_same_id_are_never_both_taken_for_arrived_when_one_came_bac
             }
         }
     }
+}
+
+/// Whoever asks something of a connection just when it breaks may never be answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_breaks_while_a_channel_is_opened_holds_nobody_up() {
+    const ROUNDS: usize = 600;
+    let vhost = Vhost::new("publishing");
+    vhost.connect().await.declare_quorum("work").await;
+    let proxy = Proxy::start(node().amqp_port());
+    let source = Source::home(dialer(vhost.with_port(proxy.port())), 1).unwrap();
+    let publishers = Publishers::new(source, TaskTracker::new());
+    let mut numbers = Numbers(1);
+    let mut cut_off = 0;
+    for round in 0..ROUNDS {
+        // Every other one opens its channel on a connection that there is already.
+        let publisher = publishers.get(&round, None);
+        let after = Duration::from_micros(numbers.below(3_000) as u64);
+        let began = Instant::now();
+        let (published, ()) =
+            tokio::join!(publisher.publish_one(to("work", "id"), TIMEOUT), async {
+                if round % 2 == 1 {
+                    sleep(after).await;
+                    proxy.cut();
+                }
+            });
+        let took = began.elapsed();
+        assert!(
+            took < OPERATION_TIMEOUT / 2,
+            "{took:?} in round {round}: {published:?}"
+        );
+        cut_off += usize::from(published.is_err());
+        publishers.retain(|_| false);
+    }
+    assert!(cut_off > ROUNDS / 10, "only {cut_off} were cut off");
 }

@@ -28,6 +28,8 @@ use crate::lack::{self, Lack};
 
 /// How long any single operation on a broker may take.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often it is looked whether a connection is gone.
+const GONE: Duration = Duration::from_millis(100);
 /// How long making a connection may take. Half of the other operations: the client library does not
 /// always hear that a connection was cut while it was being made, and then waits for ever (13 of 400
 /// that were cut within 60 ms, 4.12.3).
@@ -156,6 +158,17 @@ where
         Ok(result) => Ok(result?),
         Err(_) => Err(ConnectError::Timeout { what, limit }),
     }
+}
+
+/// Waits until it is no longer `connected`. Whoever asks something while the connection breaks may
+/// never be answered by the client library, and would wait for its deadline, long after the broker is
+/// back (lapin 4.12.3; found by cutting lines).
+pub async fn gone(connected: impl Fn() -> bool) -> ConnectError {
+    while connected() {
+        tokio::time::sleep(GONE).await;
+    }
+    let error = io::Error::new(io::ErrorKind::NotConnected, "the connection is gone");
+    ConnectError::Broker(error.into())
 }
 
 type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;

@@ -24,7 +24,7 @@ use tracing::{debug, info};
 use uuid::Uuid;
 
 use super::{
-    connection::{ConnectError, OPERATION_TIMEOUT, deadline},
+    connection::{ConnectError, OPERATION_TIMEOUT, deadline, gone},
     home::{Home, Link},
     message::Received,
     prefetch::Prefetch,
@@ -191,7 +191,7 @@ pub async fn start(
     options: &Options,
     stop: &CancellationToken,
 ) -> Result<Session, ConnectError> {
-    deadline("start a consumer", START_TIMEOUT, async {
+    let starting = deadline("start a consumer", START_TIMEOUT, async {
         let channel = connection.create_channel().await?;
         let queue = match &options.listens_to {
             Some(exchange) => listen(&channel, &options.queue, exchange).await?,
@@ -212,8 +212,11 @@ pub async fn start(
             stop: stop.clone(),
             over: false,
         })
-    })
-    .await
+    });
+    tokio::select! {
+        started = starting => started,
+        error = gone(|| connection.status().connected()) => Err(error),
+    }
 }
 
 /// Makes a queue that only this connection has, bound to everything at an exchange, and gives its
@@ -345,7 +348,11 @@ impl Session {
     async fn go_on(&mut self) {
         let Settling { channel, queue, .. } = &*self.settler.0;
         let again = subscribe(channel, queue, self.prefetch.now());
-        match deadline("start a consumer", START_TIMEOUT, again).await {
+        let again = tokio::select! {
+            again = deadline("start a consumer", START_TIMEOUT, again) => again,
+            error = gone(|| channel.status().connected()) => Err(error),
+        };
+        match again {
             Ok(consumer) => {
                 self.consumer = consumer;
                 (self.changing, self.ended) = (false, false);

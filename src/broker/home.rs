@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    connection::{ConnectError, Dialer, OPERATION_TIMEOUT, deadline},
+    connection::{ConnectError, Dialer, OPERATION_TIMEOUT, deadline, gone},
     consumer::Settler,
     pool::Source,
     topology::{Topology, TopologyError},
@@ -236,10 +236,16 @@ impl Home {
     }
 
     async fn establish(&self, connection: &Connection) -> Result<(), TopologyError> {
-        if self.declare {
-            self.topology.declare(connection).await
-        } else {
-            self.topology.verify(connection).await
+        let establishing = async {
+            if self.declare {
+                self.topology.declare(connection).await
+            } else {
+                self.topology.verify(connection).await
+            }
+        };
+        tokio::select! {
+            established = establishing => established,
+            error = gone(|| connection.status().connected()) => Err(error.into()),
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use lapin::{
-    Channel, ErrorKind,
+    Channel, ConnectionStatus, ErrorKind,
     options::{ConfirmSelectOptions, QueueDeclareOptions},
     protocol::{AMQPErrorKind, AMQPSoftError},
     types::{AMQPValue, FieldTable},
@@ -307,8 +307,7 @@ impl Task {
                 .await?;
             Ok::<_, lapin::Error>((declaring, asking, channel))
         };
-        let patient = home.then_some(&status);
-        let opened = in_time(patient, opening).await;
+        let opened = in_time(&[&status], home, opening).await;
         if matches!(opened, Err(PublishError::NoChannel)) {
             connection.retire();
             return Err(PublishError::NoChannel);
@@ -324,7 +323,7 @@ impl Task {
         // Others may use the connection while the queue takes its time.
         let lease = connection.lease();
         if let (Some(declaring), Some(queue)) = (declaring, declare) {
-            in_time(patient, declare_queue(&declaring, queue)).await?;
+            in_time(&[&status], home, declare_queue(&declaring, queue)).await?;
         }
         let unwritten = Arc::new(AtomicUsize::new(0));
         Ok(Opened {
@@ -337,10 +336,12 @@ impl Task {
     }
 }
 
-/// Gives an operation [`OPERATION_TIMEOUT`]. The time stands still while `patient` is blocked: the
-/// broker reads nothing from a connection that it blocks, and answers once the alarm is over.
+/// Gives an operation [`OPERATION_TIMEOUT`], or less if one of its connections breaks. The time stands
+/// still while a broker that is waited for blocks one: it reads nothing from it, and answers once the
+/// alarm is over.
 async fn in_time<T>(
-    patient: Option<&lapin::ConnectionStatus>,
+    connections: &[&ConnectionStatus],
+    waits: bool,
     operation: impl Future<Output = Result<T, lapin::Error>>,
 ) -> Result<T, PublishError> {
     let mut operation = Box::pin(operation);
@@ -348,7 +349,11 @@ async fn in_time<T>(
     loop {
         match tokio::time::timeout(TICK, &mut operation).await {
             Ok(result) => return result.map_err(|error| channel_error(&error)),
-            Err(_) if patient.is_some_and(|status| status.connected() && status.blocked()) => {
+            // The client library may have forgotten who asks: see `gone`.
+            Err(_) if !connections.iter().all(|status| status.connected()) => {
+                return Err(PublishError::Lost("the connection is gone".into()));
+            }
+            Err(_) if waits && connections.iter().any(|status| status.blocked()) => {
                 expires = Instant::now() + OPERATION_TIMEOUT;
             }
             Err(_) if Instant::now() >= expires => {
