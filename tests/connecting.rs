@@ -8,12 +8,15 @@ use hookbridge::{
         connection::{Dialer, Resolver, TlsFiles, fixed_uri, system_resolver},
         message::Message,
         pool::Source,
-        publisher::Publisher,
+        publishers::Publishers,
     },
     cli::demo::node::{NodeOptions, PrivateNode},
 };
 use serde_json::json;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::Instant,
+};
 use tokio_util::task::TaskTracker;
 
 use crate::support::{
@@ -103,11 +106,11 @@ async fn the_one_connection_that_a_broker_allows_is_enough() {
         &json!({"value": 1}),
     );
     let source = Source::outside(dialer(vhost.uri(), system_resolver()), 2);
-    let tasks = TaskTracker::new();
+    let publishers = Publishers::new(source, TaskTracker::new());
     for id in 0..3 {
         // Each opens a channel, and asks for a connection for it.
-        let publisher = Publisher::start_shared(source.clone(), None, &tasks);
-        publisher
+        publishers
+            .get(&id, None)
             .publish_one(to("work", id), TIMEOUT)
             .await
             .unwrap();
@@ -134,6 +137,75 @@ async fn connections_without_a_channel_are_closed() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_always_more_to_publish_gets_a_connection_of_its_own() {
+    const BATCH: usize = 2_000;
+    let vhost = Vhost::new("connecting");
+    vhost.connect().await.declare_quorum("work").await;
+    eventually("the test's own connection is gone", SOON, async || {
+        connections(&vhost).is_empty().then_some(())
+    })
+    .await;
+    let source = Source::home(dialer(vhost.uri(), system_resolver()), 1).unwrap();
+    let publishers = Publishers::new(source, TaskTracker::new());
+    let quiet = publishers.get(&"quiet", None);
+    quiet.publish_one(to("work", 0), TIMEOUT).await.unwrap();
+    assert_eq!(connections(&vhost).len(), 1);
+
+    let mut published = 0;
+    let until = Instant::now() + SOON;
+    while connections(&vhost).len() == 1 {
+        assert!(Instant::now() < until, "still one after {published}");
+        let busy: [_; 4] = std::array::from_fn(|_| {
+            let batch = (0..BATCH).map(|id| to("work", id)).collect();
+            let busy = publishers.get(&"busy", None);
+            async move { busy.publish(batch, TIMEOUT).await }
+        });
+        for results in join_all(busy).await {
+            assert!(results.iter().all(Result::is_ok));
+            published += results.len();
+        }
+        quiet.publish_one(to("work", 0), TIMEOUT).await.unwrap();
+    }
+    assert_eq!(connections(&vhost).len(), 2);
+
+    // It is closed with what it was made for.
+    publishers.retain(|who| *who == "quiet");
+    eventually("the busy one's is closed", SOON, async || {
+        (connections(&vhost).len() == 1).then_some(())
+    })
+    .await;
+    quiet.publish_one(to("work", 0), TIMEOUT).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_have_no_connection_of_its_own_publishes_over_that_of_all() {
+    const BATCH: usize = 2_000;
+    let vhost = Vhost::new("connecting");
+    vhost.connect().await.declare_quorum("work").await;
+    eventually("the test's own connection is gone", SOON, async || {
+        connections(&vhost).is_empty().then_some(())
+    })
+    .await;
+    management::must(
+        "PUT",
+        &format!("vhost-limits/{}/max-connections", vhost.name),
+        &json!({"value": 1}),
+    );
+    let source = Source::home(dialer(vhost.uri(), system_resolver()), 1).unwrap();
+    let publishers = Publishers::new(source, TaskTracker::new());
+    let busy = publishers.get(&"busy", None);
+    // As long as it takes to ask for one more than once.
+    let until = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < until {
+        let batches = (0..4).map(|_| (0..BATCH).map(|id| to("work", id)).collect());
+        for results in join_all(batches.map(|batch| busy.publish(batch, TIMEOUT))).await {
+            assert!(results.iter().all(Result::is_ok));
+        }
+    }
+    assert_eq!(connections(&vhost).len(), 1);
+}
+
 /// The names of the connections in a virtual host.
 fn connections(vhost: &Vhost) -> HashSet<String> {
     let listed = node().rabbitmqctl(&["-q", "list_connections", "vhost", "name"]);
@@ -158,14 +230,11 @@ async fn more_publishers_than_channels_on_a_connection_have_more_connections() {
     client.declare_quorum("work").await;
     let dialer = dialer(private.amqp_uri("/"), system_resolver());
     let source = Source::home(dialer, 1).unwrap();
-    let tasks = TaskTracker::new();
-    let publishers: Vec<_> = (0..PUBLISHERS)
-        .map(|_| Publisher::start_shared(source.clone(), None, &tasks))
-        .collect();
-    let all = publishers
-        .iter()
-        .enumerate()
-        .map(async |(id, publisher)| publisher.publish_one(to("work", id), TIMEOUT).await);
+    let publishers = Publishers::new(source, TaskTracker::new());
+    let all = (0..PUBLISHERS).map(async |id| {
+        let publisher = publishers.get(&id, None);
+        publisher.publish_one(to("work", id), TIMEOUT).await
+    });
     // All at once, and nobody gives a channel back.
     for published in join_all(all).await {
         published.unwrap();

@@ -3,8 +3,19 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use hookbridge::cli::demo::node::{NodeOptions, PrivateNode};
+use futures_util::future::join_all;
+use hookbridge::{
+    broker::{
+        connection::{Dialer, TlsFiles, fixed_uri, system_resolver},
+        message::Message,
+        pool::Source,
+        publisher::PublishError,
+        publishers::Publishers,
+    },
+    cli::demo::node::{NodeOptions, PrivateNode},
+};
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 use crate::support::{
     client::Client,
@@ -130,6 +141,59 @@ async fn a_flood_for_a_queue_that_confirms_nothing_does_not_hold_up_other_queues
         let ids: Vec<_> = rest.iter().map(|m| m.header("webhook-id")).collect();
         assert_eq!(ids, [Some(expected)], "{name}: none twice");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_has_a_connection_of_its_own_and_confirms_nothing_is_given_up_in_time() {
+    const BATCH: usize = 4_000;
+    let node = start().await;
+    let client = Client::connect(&node.amqp_uri("/")).await;
+    for name in ["stuck", "well"] {
+        client.declare_quorum(name).await;
+    }
+    let dialer = Dialer {
+        uri: fixed_uri(node.amqp_uri("/").into()),
+        tls: TlsFiles::default(),
+        resolver: system_resolver(),
+        name: "stuck queue".into(),
+        large_frames: false,
+    };
+    let source = Source::home(dialer, 1).unwrap();
+    let publishers = Publishers::new(source, TaskTracker::new());
+    let [busy, well] = ["stuck", "well"].map(|name| publishers.get(&name, None));
+    let batch = || {
+        let ids = 0..BATCH;
+        ids.map(|id| Message::plain("", "stuck", id.to_string(), "{}"))
+            .collect()
+    };
+    let message = Message::plain("", "well", "id", "{}");
+    well.publish_one(message, TIMEOUT).await.unwrap();
+    let (of_all, until) = (connections(&node), Instant::now() + SOON);
+    while connections(&node) == of_all {
+        assert!(Instant::now() < until, "no connection of its own");
+        for results in join_all((0..4).map(|_| busy.publish(batch(), SOON))).await {
+            assert!(results.iter().all(Result::is_ok));
+        }
+    }
+
+    let stuck = Stuck::new(&node, "stuck");
+    let began = Instant::now();
+    let (results, ()) = tokio::join!(busy.publish(batch(), TIMEOUT), async {
+        while began.elapsed() < TIMEOUT {
+            let message = Message::plain("", "well", "id", "{}");
+            well.publish_one(message, TIMEOUT).await.unwrap();
+        }
+    });
+    let timed_out = |result: &_| matches!(result, Err(PublishError::Timeout(_)));
+    assert!(results.iter().all(timed_out));
+    assert!(began.elapsed() < TIMEOUT * 3, "{:?}", began.elapsed());
+    stuck.resume();
+}
+
+/// How many there are to a node.
+fn connections(node: &PrivateNode) -> usize {
+    let listed = node.rabbitmqctl(&["-q", "list_connections", "name"]);
+    listed.unwrap().lines().count()
 }
 
 fn setup() -> Setup {

@@ -118,10 +118,29 @@ impl Drop for Lease {
     }
 }
 
-/// A connection out of a pool, to open a channel on.
+/// A connection to open a channel on.
 pub struct Leased {
-    connection: Object<Manager>,
+    connection: Held,
     lease: Lease,
+}
+
+/// Where a connection belongs.
+enum Held {
+    /// Others open channels on it, too.
+    Pool(Object<Manager>),
+    /// One that lives for as long as the channels that are opened on it now.
+    Own(Pooled),
+}
+
+impl std::ops::Deref for Held {
+    type Target = Pooled;
+
+    fn deref(&self) -> &Pooled {
+        match self {
+            Self::Pool(object) => object,
+            Self::Own(pooled) => pooled,
+        }
+    }
 }
 
 impl std::ops::Deref for Leased {
@@ -142,7 +161,9 @@ impl Leased {
     /// Takes the connection out of the pool, since it has all the channels that the broker allows: it
     /// lives for as long as they do, and the pool makes another.
     pub fn retire(self) {
-        drop(Object::take(self.connection));
+        if let Held::Pool(object) = self.connection {
+            drop(Object::take(object));
+        }
     }
 
     /// Gives the connection back to the pool; the channels opened on it go on.
@@ -197,7 +218,20 @@ impl Source {
         {
             connection = another;
         }
-        Ok(Leased { connection, lease })
+        Ok(Leased {
+            connection: Held::Pool(connection),
+            lease,
+        })
+    }
+
+    /// A connection beside the pool's, which nobody else gets.
+    pub async fn own_connection(&self) -> Result<Leased, ConnectError> {
+        let lease = Lease::new(&self.leases);
+        let pooled = managed::Manager::create(self.pool.manager()).await?;
+        Ok(Leased {
+            connection: Held::Own(pooled),
+            lease,
+        })
     }
 
     async fn get(&self) -> Result<Object<Manager>, ConnectError> {

@@ -17,7 +17,7 @@ use lapin::{
 };
 use thiserror::Error;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::Instant,
 };
 use tokio_util::task::TaskTracker;
@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     connection::{ConnectError, OPERATION_TIMEOUT, deadline},
     message::Message,
-    pool::Source,
+    pool::{Leased, Source},
 };
 use crate::lack::Shortage;
 
@@ -132,18 +132,26 @@ impl Publisher {
     /// Starts the task of a publisher that takes its connections from `source` and declares the
     /// queue `declare` whenever its channel opens. It ends when the last handle is dropped.
     pub fn start(source: Source, declare: Option<String>, tasks: &TaskTracker) -> Self {
-        Self::with_window(WINDOW, source, declare, tasks)
+        Self::with_window(WINDOW, source, declare, None, tasks)
     }
 
-    /// [`Self::start`] for one of many that share connections, and must not hold each other up.
-    pub fn start_shared(source: Source, declare: Option<String>, tasks: &TaskTracker) -> Self {
-        Self::with_window(SHARED_WINDOW, source, declare, tasks)
+    /// [`Self::start`] for one of many that share connections, and must not hold each other up. One
+    /// that has always more to publish than it may gets a connection of its own while
+    /// `own_connections` has room, until it has nothing to publish for a while.
+    pub(super) fn start_shared(
+        source: Source,
+        declare: Option<String>,
+        own_connections: Arc<Semaphore>,
+        tasks: &TaskTracker,
+    ) -> Self {
+        Self::with_window(SHARED_WINDOW, source, declare, Some(own_connections), tasks)
     }
 
     fn with_window(
         window: usize,
         source: Source,
         declare: Option<String>,
+        own_connections: Option<Arc<Semaphore>>,
         tasks: &TaskTracker,
     ) -> Self {
         let (jobs, receiver) = mpsc::channel(JOBS);
@@ -152,6 +160,7 @@ impl Publisher {
             tasks: tasks.clone(),
             terms: Terms {
                 window,
+                own_connections,
                 home: source.is_home(),
                 declares: declare.is_some(),
                 stalled: stalled.clone(),
@@ -160,6 +169,7 @@ impl Publisher {
             source,
             declare,
             jobs: receiver,
+            line: Line::Shared,
         };
         tasks.spawn(task.run());
         Self { jobs, stalled }
@@ -220,6 +230,17 @@ struct Task {
     declare: Option<String>,
     jobs: mpsc::Receiver<Job>,
     terms: Terms,
+    line: Line,
+}
+
+/// On whose connections a publisher's channels are.
+enum Line {
+    /// On those of all.
+    Shared,
+    /// On those of all, since the broker allowed no further one.
+    Confined,
+    /// On its own.
+    Own { _right: OwnedSemaphorePermit },
 }
 
 impl Task {
@@ -247,17 +268,25 @@ impl Task {
                     continue;
                 }
             };
-            let mut session = Session::new(opened, self.terms.clone(), waiting, refused);
+            let mut session = Session::new(opened, self.terms(), waiting, refused);
             let end = session.run(&mut self.jobs).await;
             waiting = session.take_waiting();
-            // A worn channel says nothing against the queue, which may be slow to be declared again.
-            declared = matches!(end, End::Worn);
+            // Neither says anything against the queue, which may be slow to be declared again.
+            declared = matches!(end, End::Worn | End::Outgrown(_));
             refused = session.on_trial() || matches!(end, End::Refused);
             match end {
+                End::Outgrown(own) => {
+                    self.line = Line::Own { _right: own };
+                    self.tasks.spawn(session.see_out(self.tasks.clone()));
+                }
                 End::Worn => {
                     self.tasks.spawn(session.see_out(self.tasks.clone()));
                 }
-                End::Idle | End::Broken | End::Refused => session.close(&self.tasks),
+                End::Idle => {
+                    self.line = Line::Shared;
+                    session.close(&self.tasks);
+                }
+                End::Broken | End::Refused => session.close(&self.tasks),
                 End::HandlesGone => {
                     session.close(&self.tasks);
                     return;
@@ -266,8 +295,20 @@ impl Task {
         }
     }
 
+    /// What the next session has to know.
+    fn terms(&self) -> Terms {
+        let mut terms = self.terms.clone();
+        if let Line::Own { .. } = self.line {
+            terms.window = WINDOW;
+        }
+        if !matches!(self.line, Line::Shared) {
+            terms.own_connections = None;
+        }
+        terms
+    }
+
     /// Opens a channel, on another connection if one has all that the broker allows.
-    async fn open(&self, declared: bool) -> Result<Opened, PublishError> {
+    async fn open(&mut self, declared: bool) -> Result<Opened, PublishError> {
         for _ in 0..CONNECTIONS_TRIED {
             match self.open_on_one(declared).await {
                 Err(PublishError::NoChannel) => {}
@@ -277,18 +318,20 @@ impl Task {
         Err(PublishError::NoChannel)
     }
 
-    /// Opens a channel on the connection whose turn it is, and declares the queue unless it is
-    /// `declared`. What goes wrong on a live connection is not the connection's fault.
-    async fn open_on_one(&self, declared: bool) -> Result<Opened, PublishError> {
+    /// Opens a channel on the connection whose turn it is, or on one of its own, and declares the
+    /// queue unless it is `declared`. What goes wrong on a live connection is not the connection's
+    /// fault.
+    async fn open_on_one(&mut self, declared: bool) -> Result<Opened, PublishError> {
+        let shared = connected(self.source.connection()).await?;
+        let mut own = None;
+        if let Line::Own { .. } = self.line {
+            own = connected(self.source.own_connection()).await.ok();
+            if own.is_none() {
+                self.line = Line::Confined;
+            }
+        }
         let declare = self.declare.as_ref().filter(|_| !declared);
-        let connecting = deadline(
-            "connect",
-            OPERATION_TIMEOUT,
-            Box::pin(self.source.connection()),
-        );
-        let connection = connecting
-            .await
-            .map_err(|error| PublishError::Unavailable(Arc::new(error)))?;
+        let connection = own.as_ref().unwrap_or(&shared);
         let status = connection.status().clone();
         let home = self.terms.home;
         let opening = async {
@@ -297,7 +340,7 @@ impl Task {
                 None => None,
             };
             let asking = if home {
-                Some(connection.asking().await?)
+                Some(shared.asking().await?)
             } else {
                 None
             };
@@ -307,9 +350,9 @@ impl Task {
                 .await?;
             Ok::<_, lapin::Error>((declaring, asking, channel))
         };
-        let opened = in_time(&[&status], home, opening).await;
+        let opened = in_time(&[&status, shared.status()], home, opening).await;
         if matches!(opened, Err(PublishError::NoChannel)) {
-            connection.retire();
+            shared.retire();
             return Err(PublishError::NoChannel);
         }
         let (declaring, asking, channel) = opened.map_err(|error| match error {
@@ -321,7 +364,7 @@ impl Task {
             error => error,
         })?;
         // Others may use the connection while the queue takes its time.
-        let lease = connection.lease();
+        let lease = own.unwrap_or(shared).lease();
         if let (Some(declaring), Some(queue)) = (declaring, declare) {
             in_time(&[&status], home, declare_queue(&declaring, queue)).await?;
         }
@@ -334,6 +377,15 @@ impl Task {
             _lease: lease,
         })
     }
+}
+
+/// Gives a connection [`OPERATION_TIMEOUT`] to be made.
+async fn connected(
+    connecting: impl Future<Output = Result<Leased, ConnectError>>,
+) -> Result<Leased, PublishError> {
+    deadline("connect", OPERATION_TIMEOUT, Box::pin(connecting))
+        .await
+        .map_err(|error| PublishError::Unavailable(Arc::new(error)))
 }
 
 /// Gives an operation [`OPERATION_TIMEOUT`], or less if one of its connections breaks. The time stands

@@ -4,27 +4,34 @@
 use std::{
     collections::HashMap,
     hash::Hash,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::{pool::Source, publisher::Publisher};
+
+/// How many publishers to the home broker may have a connection of their own at a time.
+const OWN_CONNECTIONS: usize = 4;
 
 /// Publishers by key, started when first asked for.
 #[derive(Debug)]
 pub struct Publishers<K> {
     source: Source,
     tasks: TaskTracker,
+    own_connections: Arc<Semaphore>,
     started: Mutex<HashMap<K, (Option<String>, Publisher)>>,
 }
 
 impl<K: Eq + Hash + Clone> Publishers<K> {
     /// Publishers over the connections of `source`, whose tasks `tasks` knows.
     pub fn new(source: Source, tasks: TaskTracker) -> Self {
+        let most = if source.is_home() { OWN_CONNECTIONS } else { 0 };
         Self {
             source,
             tasks,
+            own_connections: Arc::new(Semaphore::new(most)),
             started: Mutex::default(),
         }
     }
@@ -39,7 +46,12 @@ impl<K: Eq + Hash + Clone> Publishers<K> {
             return publisher.clone();
         }
         let declare = declare.map(str::to_owned);
-        let publisher = Publisher::start_shared(self.source.clone(), declare.clone(), &self.tasks);
+        let publisher = Publisher::start_shared(
+            self.source.clone(),
+            declare.clone(),
+            self.own_connections.clone(),
+            &self.tasks,
+        );
         started.insert(key.clone(), (declare, publisher.clone()));
         publisher
     }

@@ -14,7 +14,7 @@ use std::{
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use lapin::{Channel, Confirmation, PublisherConfirm, options::BasicPublishOptions};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::{Instant, Interval, MissedTickBehavior},
 };
 use tokio_util::task::TaskTracker;
@@ -39,6 +39,9 @@ const WEAR: Duration = Duration::from_secs(2);
 /// met a quorum queue between two leaders has it refused for ever (seen on 3.10.8), and another
 /// does not.
 const FRESH: Duration = Duration::from_secs(1);
+/// So often, in looks at the time, has a channel all on its way that it may have, and more to publish,
+/// before it is outgrown.
+const CROWDED: u32 = 5;
 /// A channel without work for this long is closed.
 const IDLE: Duration = Duration::from_mins(1);
 
@@ -108,6 +111,9 @@ pub(super) enum End {
     Refused,
     /// The broker answers, but does not confirm, or refuses: what comes next gets another channel.
     Worn,
+    /// There is always more to publish than may be on its way here: what comes next gets a
+    /// connection of its own.
+    Outgrown(OwnedSemaphorePermit),
 }
 
 /// What a session has to know of its publisher.
@@ -115,6 +121,8 @@ pub(super) enum End {
 pub(super) struct Terms {
     /// How many publishes may be outstanding.
     pub(super) window: usize,
+    /// Where there may be a connection of its own for more: room for those.
+    pub(super) own_connections: Option<Arc<Semaphore>>,
     /// Whether this is the home broker, which is waited for while it blocks or says nothing.
     pub(super) home: bool,
     /// Whether opening the channel declares the queue.
@@ -159,6 +167,8 @@ pub(super) struct Session {
     /// When it was opened.
     since: Instant,
     worn: bool,
+    /// In how many looks at the time in a row there was more to publish than it may.
+    crowded: u32,
     /// Messages taken from a job that the window has no room for yet.
     waiting: Waiting,
 }
@@ -178,6 +188,7 @@ impl Session {
             ledger: Ledger::new(),
             since: Instant::now(),
             worn: false,
+            crowded: 0,
             waiting,
         }
     }
@@ -203,6 +214,10 @@ impl Session {
                         return End::Worn;
                     }
                     let full = self.ledger.len() >= self.window;
+                    if let Some(own) = self.outgrown(full && answered.elapsed() < TICK) {
+                        self.terms.seeing_out.store(true, Ordering::Relaxed);
+                        return End::Outgrown(own);
+                    }
                     let stalled = self.terms.stalled.load(Ordering::Relaxed);
                     if full && stalled && answered.elapsed() >= SILENCE {
                         self.give_up_waiting();
@@ -223,6 +238,20 @@ impl Session {
                 },
             }
         }
+    }
+
+    /// The right to a connection of its own, if it needs one: it is `busy`, and has been for a while.
+    fn outgrown(&mut self, busy: bool) -> Option<OwnedSemaphorePermit> {
+        if !busy || self.waiting.is_empty() || self.on_trial() {
+            self.crowded = 0;
+            return None;
+        }
+        self.crowded += 1;
+        if self.crowded < CROWDED || !self.alone() {
+            return None;
+        }
+        let room = self.terms.own_connections.as_ref()?;
+        Arc::clone(room).try_acquire_owned().ok()
     }
 
     /// Whether this channel is on trial, and the broker has not answered yet.
