@@ -259,6 +259,7 @@ impl Task {
                 Err(error) => {
                     let slow = matches!(error, PublishError::Timeout(_));
                     self.terms.stalled.store(slow, Ordering::Relaxed);
+                    self.may_ask_again();
                     while let Ok(job) = self.jobs.try_recv() {
                         take(job, &mut waiting);
                     }
@@ -286,12 +287,22 @@ impl Task {
                     self.line = Line::Shared;
                     session.close(&self.tasks);
                 }
-                End::Broken | End::Refused => session.close(&self.tasks),
+                End::Broken | End::Refused => {
+                    self.may_ask_again();
+                    session.close(&self.tasks);
+                }
                 End::HandlesGone => {
                     session.close(&self.tasks);
                     return;
                 }
             }
+        }
+    }
+
+    /// Something broke: so may the connection that could not be had have done.
+    fn may_ask_again(&mut self) {
+        if let Line::Confined = self.line {
+            self.line = Line::Shared;
         }
     }
 
