@@ -351,19 +351,18 @@ async fn a_connection_that_breaks_while_a_channel_is_opened_holds_nobody_up() {
         let publisher = publishers.get(&round, None);
         let after = Duration::from_micros(numbers.below(3_000) as u64);
         let began = Instant::now();
-        let (published, ()) =
-            tokio::join!(publisher.publish_one(to("work", "id"), TIMEOUT), async {
-                if round % 2 == 1 {
-                    sleep(after).await;
-                    proxy.cut();
-                }
-            });
+        let (result, ()) = tokio::join!(publisher.publish_one(to("work", "id"), TIMEOUT), async {
+            if round % 2 == 1 {
+                sleep(after).await;
+                proxy.cut();
+            }
+        });
         let took = began.elapsed();
         assert!(
             took < OPERATION_TIMEOUT / 2,
-            "{took:?} in round {round}: {published:?}"
+            "{took:?} in round {round}: {result:?}"
         );
-        cut_off += usize::from(published.is_err());
+        cut_off += usize::from(result.is_err());
         publishers.retain(|_| false);
     }
     assert!(cut_off > ROUNDS / 10, "only {cut_off} were cut off");
