@@ -18,13 +18,14 @@ use tracing::{debug, info};
 use crate::{
     broker::{
         consumer::{Options, Session},
-        message::Received,
+        message::{Message, Received},
     },
     delivery::letter::letter,
     store::{
         NewDeadLetter, Store,
         dead_letters::{Kind, Removed},
     },
+    strays::{self, Strays},
     telemetry::metrics::Metrics,
 };
 
@@ -49,6 +50,7 @@ const SWEEP: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins
 /// Moves dead letters into the store.
 pub struct Archive {
     store: Store,
+    strays: Strays,
     metrics: Arc<Metrics>,
     batch: AtomicUsize,
     /// Put into the store since that was last analysed.
@@ -56,11 +58,12 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Moves dead letters into this store, and counts them there.
-    pub fn new(store: Store, metrics: Arc<Metrics>) -> Self {
+    /// Moves dead letters into this store, and counts them there; but not strays.
+    pub fn new(store: Store, strays: Strays, metrics: Arc<Metrics>) -> Self {
         let batch = AtomicUsize::new(BATCH);
         Self {
             store,
+            strays,
             metrics,
             batch,
             fresh: AtomicU64::new(0),
@@ -85,6 +88,13 @@ impl Archive {
             let Some(last) = chunk.last().map(|received| received.tag) else {
                 continue;
             };
+            let (strays, chunk) = self.sorted(kind, chunk);
+            let sent_on = strays.len();
+            if let Err(error) = self.strays.send_on(strays).await {
+                debug!("strays wait in the queue lost: {error}");
+                return session.end().await;
+            }
+            strays::say(sent_on);
             let count = chunk.len();
             let now = Timestamp::now();
             let letters = chunk.into_iter().map(|one| new_letter(kind, one, now));
@@ -109,6 +119,21 @@ impl Archive {
                 }
             }
         }
+    }
+
+    /// What only strayed into this queue, on to where it belongs; and what is to be kept.
+    fn sorted(&self, kind: Kind, chunk: Vec<Received>) -> (Vec<Message>, Vec<Received>) {
+        if kind != Kind::Lost {
+            return (Vec::new(), chunk);
+        }
+        let (mut strays, mut kept) = (Vec::new(), Vec::new());
+        for received in chunk {
+            match self.strays.onward(&received) {
+                Some(stray) => strays.push(stray),
+                None => kept.push(received),
+            }
+        }
+        (strays, kept)
     }
 
     /// Counts what the store holds, and tells whether it is there, until `stop`.

@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     admin::{Admin, Door, Handles, ListenError, Readiness},
+    archive::Archive,
     broker::{
         connection::{ConnectError, Dialer, TlsFiles, system_resolver},
         home::Home,
@@ -29,6 +30,7 @@ use crate::{
     replay::Replays,
     settings::{BrokerSettings, Settings},
     store::Store,
+    strays::Strays,
     subscriber::{
         Target,
         loading::{Loaded, Rules, load_directory},
@@ -90,6 +92,7 @@ pub struct Bridge {
     notices: Arc<Notices>,
     traces: Traces,
     registry: Registry,
+    strays: Strays,
     kept: Option<Kept>,
     certificates: Arc<Certificates>,
     prefix: String,
@@ -194,9 +197,11 @@ impl Bridge {
             topology.registry_exchange(),
             services.clone(),
         );
+        let strays = Strays::new(topology.lost_queue(), lanes.clone(), publisher.clone());
         let kept = store.map(|store| {
+            let archive = Archive::new(store.clone(), strays.clone(), metrics.clone());
             Kept::new(
-                store, &registry, &lanes, &publisher, &home, &topology, &metrics,
+                store, archive, &registry, &lanes, &publisher, &home, &topology,
             )
         });
         metrics.store.configured(kept.is_some());
@@ -228,6 +233,7 @@ impl Bridge {
             notices,
             traces,
             registry,
+            strays,
             kept,
             certificates,
             prefix: settings.broker.prefix.clone(),

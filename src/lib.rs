@@ -22,6 +22,7 @@ pub mod registry;
 pub mod replay;
 pub mod settings;
 pub mod store;
+pub mod strays;
 pub mod subscriber;
 pub mod systemd;
 pub mod telemetry;

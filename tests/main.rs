@@ -58,6 +58,7 @@ mod secrets;
 mod shortage;
 mod store;
 mod store_letters;
+mod strays;
 mod stuck_queue;
 mod summed_up;
 mod systemd;

@@ -1,4 +1,4 @@
-//! What the bridge consumes: the events, and the lanes of both attempts.
+//! What the bridge consumes: the events, the lanes of both attempts, and what strayed.
 
 use std::future::Future;
 
@@ -43,6 +43,9 @@ impl Bridge {
                 });
             }
         }
+        let (strays, home, stop) = (self.strays.clone(), self.home.clone(), self.stop.clone());
+        self.work
+            .spawn(async move { strays.keep_looking(home, stop).await });
     }
 
     fn consume<W, F>(&self, options: Options, work: W)

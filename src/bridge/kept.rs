@@ -12,7 +12,6 @@ use crate::{
     registry::Registry,
     replay::Replays,
     store::{Store, dead_letters::Kind},
-    telemetry::metrics::Metrics,
 };
 
 /// The store, among the parts that must be ready.
@@ -28,12 +27,12 @@ pub(super) struct Kept {
 impl Kept {
     pub(super) fn new(
         store: Store,
+        archive: Archive,
         registry: &Registry,
         lanes: &Lanes,
         publisher: &Publisher,
         home: &Arc<Home>,
         topology: &Topology,
-        metrics: &Arc<Metrics>,
     ) -> Self {
         let replays = Replays::new(
             store.clone(),
@@ -44,7 +43,7 @@ impl Kept {
             topology.events_queue(),
         );
         Self {
-            archive: Arc::new(Archive::new(store.clone(), metrics.clone())),
+            archive: Arc::new(archive),
             replays,
             store,
         }

@@ -132,6 +132,21 @@ impl Received {
         }
     }
 
+    /// The queue that the broker last dead-lettered it from, if it did.
+    pub fn dead_lettered_from(&self) -> Option<&str> {
+        let AMQPValue::FieldArray(deaths) = self.header("x-death")? else {
+            return None;
+        };
+        // The latest is the first.
+        let AMQPValue::FieldTable(latest) = deaths.as_slice().first()? else {
+            return None;
+        };
+        match latest.inner().get("queue")? {
+            AMQPValue::LongString(queue) => std::str::from_utf8(queue.as_bytes()).ok(),
+            _ => None,
+        }
+    }
+
     fn header(&self, name: &str) -> Option<&AMQPValue> {
         self.properties.headers().as_ref()?.inner().get(name)
     }
@@ -196,6 +211,20 @@ impl Wire {
             body: self.body,
             properties: self.properties,
         }
+    }
+}
+
+#[cfg(test)]
+impl Received {
+    /// The same, as the broker dead-letters it from this queue.
+    pub(crate) fn dead_letter_of(mut self, queue: &str) -> Self {
+        let mut death = FieldTable::default();
+        death.insert("queue".into(), AMQPValue::LongString(queue.into()));
+        let mut headers = self.properties.headers().clone().unwrap_or_default();
+        let deaths = vec![AMQPValue::FieldTable(death)];
+        headers.insert("x-death".into(), AMQPValue::FieldArray(deaths.into()));
+        self.properties = self.properties.with_headers(headers);
+        self
     }
 }
 

@@ -200,6 +200,11 @@ impl Topology {
         format!("{}.events", self.prefix)
     }
 
+    /// The name of the queue of what no other queue took.
+    pub fn lost_queue(&self) -> String {
+        format!("{}.lost", self.prefix)
+    }
+
     /// The name of the exchange over which bridges tell each other about subscribers.
     pub fn registry_exchange(&self) -> String {
         format!("{}.registry", self.prefix)

@@ -84,13 +84,41 @@ impl Lanes {
             Attempt::First => "first",
             Attempt::Second => "second",
         };
+        self.unchanged(set, consumed, pace)
+    }
+
+    /// Where a message in `lost` was on its way to, if the broker moved it there by itself: it forwards
+    /// what a queue dead-letters before it knows its bindings, when it has just started. As anything
+    /// else that is published, it is made afresh, so that it goes on once only.
+    pub fn onward(&self, lost: &Received) -> Option<Message> {
+        let from = lost.dead_lettered_from()?.strip_prefix(&self.prefix)?;
+        let exchange = match from.strip_prefix('.')?.split('.').next()? {
+            "events" => {
+                return Some(Message {
+                    exchange: format!("{}.rejected", self.prefix),
+                    routing_key: lost.routing_key.clone(),
+                    ..foreign(lost)
+                });
+            }
+            "first" => "retry",
+            "retry" => "second",
+            "second" => "dead",
+            _ => return None,
+        };
+        let consumed = consumed(lost).ok()?;
+        Some(self.unchanged(exchange, &consumed, consumed.pace))
+    }
+
+    /// A delivery with what its first attempt left, and nothing new.
+    fn unchanged(&self, exchange: &str, consumed: &Consumed, pace: Pace) -> Message {
         let failure = consumed.first.as_ref().map(|failure| {
             vec![
                 (REASON, text(failure.reason.as_str())),
                 (DETAIL, text(&failure.detail)),
             ]
         });
-        self.message(set, &consumed.delivery, pace, failure.unwrap_or_default())
+        let failure = failure.unwrap_or_default();
+        self.message(exchange, &consumed.delivery, pace, failure)
     }
 
     /// To wait for its second attempt, after the first failed.
@@ -355,6 +383,59 @@ mod tests {
         assert_eq!(dead.text(FIRST_DETAIL), Some("no answer within 15s"));
         assert_eq!(dead.number(ATTEMPTS), Some(2));
         assert_eq!(dead.number(REPLAY), Some(2));
+    }
+
+    #[test]
+    fn what_the_broker_forwarded_too_early_goes_where_it_was_going() {
+        let lanes = Lanes::new("hb", Duration::from_secs(1));
+        let failure = Failure::new(Reason::Timeout, "no answer");
+        let lost = || -> Received {
+            let retry = lanes.retry(&delivery(), Pace::Slow, &failure, Timestamp::UNIX_EPOCH);
+            retry.into()
+        };
+        for (from, to) in [
+            ("hb.first.slow.03", "hb.retry"),
+            ("hb.retry.30000", "hb.second"),
+            ("hb.second.slow.03", "hb.dead"),
+        ] {
+            let onward = lanes.onward(&lost().dead_letter_of(from)).unwrap();
+            assert_eq!(onward.exchange, to);
+            let onward = Received::from(onward);
+            assert_eq!(onward.routing_key, lost().routing_key);
+            assert_eq!(onward.dead_lettered_from(), None, "it goes on once");
+            let consumed = consumed(&onward).unwrap();
+            assert_eq!(consumed.delivery, delivery());
+            assert_eq!(consumed.first.as_ref(), Some(&failure));
+        }
+        let event = Message::plain("", "orders.placed", "1", "{");
+        let event = Received::from(event).dead_letter_of("hb.events");
+        let onward = lanes.onward(&event).unwrap();
+        assert_eq!(onward.exchange, "hb.rejected");
+        assert_eq!(onward.routing_key, "orders.placed");
+        assert_eq!(onward.body, event.body);
+    }
+
+    #[test]
+    fn what_the_broker_did_not_move_stays() {
+        let lanes = Lanes::new("hb", Duration::from_secs(1));
+        let lost = || Received::from(lanes.first(&delivery(), Pace::Fast));
+        assert!(lanes.onward(&lost()).is_none());
+        for from in [
+            "",
+            "hb",
+            "hb.lost",
+            "hb.dead",
+            "hb2.retry.1",
+            "other.retry.1",
+        ] {
+            assert!(lanes.onward(&lost().dead_letter_of(from)).is_none());
+        }
+        let not_ours = Received::from(Message::plain("", "k", "1", "{}"));
+        assert!(
+            lanes
+                .onward(&not_ours.dead_letter_of("hb.retry.1"))
+                .is_none()
+        );
     }
 
     #[test]

@@ -33,10 +33,8 @@ pub struct Terms {
     pub slow: Vec<(Who, Instant, Instant)>,
     /// Those whom a fault hurts besides their own plan: they may get less than their fate.
     pub hurt: Vec<Who>,
-    /// Whether a fault deleted a queue: nothing else may bring anything into `lost`, ...
+    /// Whether a fault deleted a queue: nothing else may bring anything into `lost`.
     pub queues_deleted: bool,
-    /// ... unless the home broker boots, and what expires then comes before its bindings.
-    pub boots: bool,
 }
 
 impl Terms {
@@ -123,8 +121,7 @@ impl Account {
             self.missing += 1;
             self.blame(pair, "is nowhere");
         }
-        let early = usize::from(terms.boots) * pair.expired_into_lost;
-        if pair.lost > early && !terms.queues_deleted {
+        if pair.lost > 0 && !terms.queues_deleted {
             self.misled += 1;
             self.blame(pair, "is in `lost`, and no queue was deleted");
         }

@@ -65,8 +65,6 @@ pub struct Pair {
     pub dead: Vec<Dead>,
     /// How often it came into the queue `lost`.
     pub lost: usize,
-    /// How often of those RabbitMQ itself sent it there, when its wait was over.
-    pub expired_into_lost: usize,
 }
 
 impl Pair {
@@ -147,7 +145,6 @@ impl Ledger {
                 delivered: false,
                 dead: Vec::new(),
                 lost: 0,
-                expired_into_lost: 0,
             };
             book.pairs.insert(id, pair);
         }
@@ -186,12 +183,9 @@ impl Ledger {
         self.note(id, "is dead", |pair| pair.dead.push(Dead { reason }));
     }
 
-    /// It is in the queue `lost`, `expired` if RabbitMQ itself sent it there from a wait.
-    pub fn lost(&self, id: &str, expired: bool) {
-        self.note(id, "is lost", |pair| {
-            pair.lost += 1;
-            pair.expired_into_lost += usize::from(expired);
-        });
+    /// It is in the queue `lost`.
+    pub fn lost(&self, id: &str) {
+        self.note(id, "is lost", |pair| pair.lost += 1);
     }
 
     /// A whole event is in the queue `lost`, and with it everything that would be made of it.
@@ -201,7 +195,7 @@ impl Ledger {
         let number = id.parse().unwrap_or(usize::MAX);
         let entitled = self.book().entitled(number);
         for who in entitled {
-            self.lost(&webhook_id(SOURCE, id, who.id()), false);
+            self.lost(&webhook_id(SOURCE, id, who.id()));
         }
     }
 

@@ -60,8 +60,6 @@ pub struct Options {
     pub hurt: Vec<Who>,
     /// Whether the faults delete queues.
     pub queues_deleted: bool,
-    /// Whether the home broker boots: what expires meanwhile may come before its bindings.
-    pub boots: bool,
     /// Who takes part besides the regular cast.
     pub guests: Vec<Who>,
     /// Further settings of the bridges.
@@ -80,7 +78,6 @@ impl Options {
             patience: SETTLE,
             hurt: Vec::new(),
             queues_deleted: false,
-            boots: false,
             guests: Vec::new(),
             settings: Vec::new(),
         }
@@ -90,7 +87,6 @@ impl Options {
     pub fn booting(name: &'static str) -> Self {
         Self {
             patience: BOOT_PATIENCE,
-            boots: true,
             ..Self::new(name)
         }
     }

@@ -8,8 +8,9 @@ use lapin::{
     message::Delivery,
     options::{
         BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions,
-        BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
-        ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+        BasicPublishOptions, BasicQosOptions, BasicRejectOptions, ConfirmSelectOptions,
+        ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
+        QueueDeleteOptions,
     },
     types::{AMQPValue, FieldTable},
 };
@@ -182,6 +183,14 @@ impl Client {
             .unwrap();
     }
 
+    pub async fn unbind(&self, queue: &str, exchange: &str, key: &str) {
+        let arguments = FieldTable::default();
+        let unbound =
+            self.channel
+                .queue_unbind(queue.into(), exchange.into(), key.into(), arguments);
+        unbound.await.unwrap();
+    }
+
     /// Publishes a persistent message, mandatory, and waits for its confirm.
     pub async fn publish(&self, exchange: &str, key: &str, body: &[u8]) -> Published {
         self.publish_with(exchange, key, body, BasicProperties::default())
@@ -228,6 +237,16 @@ impl Client {
             .unwrap()?;
         got.delivery.ack(BasicAckOptions::default()).await.unwrap();
         Some(Message::from(got.delivery))
+    }
+
+    /// Takes the next message, which must be there, and has the broker dead-letter it.
+    pub async fn reject(&self, queue: &str) {
+        let got = self
+            .channel
+            .basic_get(queue.into(), BasicGetOptions::default());
+        let got = got.await.unwrap().expect("a message");
+        let options = BasicRejectOptions { requeue: false };
+        got.delivery.reject(options).await.unwrap();
     }
 
     /// Takes `count` messages as a consumer and gives them back, so that they are delivered again.

@@ -14,7 +14,6 @@ const TERMS: Terms = Terms {
     slow: Vec::new(),
     hurt: Vec::new(),
     queues_deleted: false,
-    boots: false,
 };
 
 /// One event that everybody entitled got, as planned, but for the moody one.
@@ -68,7 +67,7 @@ fn a_pair_that_is_nowhere_is_missing() {
 #[test]
 fn what_is_in_lost_is_wrong_unless_a_queue_was_deleted() {
     let (ledger, _) = book();
-    ledger.lost(&id(Who::HomeWell), false);
+    ledger.lost(&id(Who::HomeWell));
     assert_eq!(account(&ledger, &[]).misled, 1);
     let terms = Terms {
         hurt: vec![Who::HttpMoody],
@@ -77,21 +76,6 @@ fn what_is_in_lost_is_wrong_unless_a_queue_was_deleted() {
     };
     let account = Account::of(&ledger.book(), &terms, &[]);
     assert!(account.wrong.is_empty(), "{account:#?}");
-}
-
-#[test]
-fn what_expires_while_the_broker_boots_may_be_in_lost_and_nothing_else() {
-    let (ledger, _) = book();
-    let terms = Terms {
-        hurt: vec![Who::HttpMoody],
-        boots: true,
-        ..TERMS
-    };
-    ledger.lost(&id(Who::HomeWell), true);
-    assert_eq!(account(&ledger, &[]).misled, 1, "it did not boot");
-    assert_eq!(Account::of(&ledger.book(), &terms, &[]).misled, 0);
-    ledger.lost(&id(Who::HomeWell), false);
-    assert_eq!(Account::of(&ledger.book(), &terms, &[]).misled, 1);
 }
 
 #[test]

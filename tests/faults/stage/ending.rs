@@ -23,7 +23,6 @@ use crate::{
 /// How long a queue may take to give a message, or none.
 const ANSWER: Duration = Duration::from_secs(5);
 /// The exchange by which what has waited for its retry goes on.
-const SECOND: &str = "hookbridge.second";
 /// The queues in which a delivery has come to its end.
 const ENDS: [&str; 3] = ["dead", "rejected", "lost"];
 
@@ -130,8 +129,7 @@ impl Stage {
                 self.remark(format!("in `lost`, from {exchange} {routing_key}: {said}"));
             }
             if message.header("hookbridge-subscriber").is_some() {
-                let expired = exchange == SECOND && message.said().contains("reason expired");
-                self.ledger.lost(&id_of(message), expired);
+                self.ledger.lost(&id_of(message));
             } else {
                 self.ledger.lost_event(&message.body);
             }
@@ -160,7 +158,6 @@ impl Stage {
             late: self.options.late,
             hurt: self.options.hurt.clone(),
             queues_deleted: self.options.queues_deleted,
-            boots: self.options.boots,
         };
         let account = Account::of(&self.ledger.book(), &terms, &self.windows.borrow());
         let wrong = self.wrong.take();
