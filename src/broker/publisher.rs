@@ -4,36 +4,31 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use lapin::{
-    Channel, ConnectionStatus, ErrorKind,
-    options::{ConfirmSelectOptions, QueueDeclareOptions},
+    ErrorKind,
     protocol::{AMQPErrorKind, AMQPSoftError},
-    types::{AMQPValue, FieldTable},
 };
 use thiserror::Error;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
-    time::Instant,
-};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
-use super::{
-    connection::{ConnectError, OPERATION_TIMEOUT, deadline},
-    message::Message,
-    pool::{Leased, Source},
-};
+use super::{connection::ConnectError, message::Message, pool::Source};
 use crate::lack::Shortage;
 
+mod jobs;
+mod opening;
 mod pulse;
 mod returns;
 mod session;
 
-use session::{End, Opened, Session, Terms, Waiting, take};
+use jobs::{Job, Waiting, take};
+use opening::Opening;
+use session::{End, Session, Terms};
 
 /// Publishes outstanding on one channel. More than about a thousand gain nothing.
 const WINDOW: usize = 1_024;
@@ -43,9 +38,6 @@ const WINDOW: usize = 1_024;
 const SHARED_WINDOW: usize = 192;
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(100);
-/// Connections on which a channel is asked for, where each has all that the broker allows already:
-/// others may be quicker to fill up a new one.
-const CONNECTIONS_TRIED: usize = 8;
 /// Jobs that may wait for the task.
 const JOBS: usize = 64;
 
@@ -121,13 +113,6 @@ pub struct Publisher {
     stalled: Arc<AtomicBool>,
 }
 
-#[derive(Debug)]
-struct Job {
-    messages: Vec<Message>,
-    timeout: Duration,
-    reply: oneshot::Sender<PublishResults>,
-}
-
 impl Publisher {
     /// Starts the task of a publisher that takes its connections from `source` and declares the
     /// queue `declare` whenever its channel opens. It ends when the last handle is dropped.
@@ -166,10 +151,8 @@ impl Publisher {
                 stalled: stalled.clone(),
                 seeing_out: Arc::default(),
             },
-            source,
-            declare,
+            opening: Opening::new(source, declare),
             jobs: receiver,
-            line: Line::Shared,
         };
         tasks.spawn(task.run());
         Self { jobs, stalled }
@@ -226,21 +209,9 @@ impl Publisher {
 
 struct Task {
     tasks: TaskTracker,
-    source: Source,
-    declare: Option<String>,
+    opening: Opening,
     jobs: mpsc::Receiver<Job>,
     terms: Terms,
-    line: Line,
-}
-
-/// On whose connections a publisher's channels are.
-enum Line {
-    /// On those of all.
-    Shared,
-    /// On those of all, since the broker allowed no further one.
-    Confined,
-    /// On its own.
-    Own { _right: OwnedSemaphorePermit },
 }
 
 impl Task {
@@ -254,12 +225,12 @@ impl Task {
                 };
                 take(job, &mut waiting);
             }
-            let opened = match self.open(declared).await {
+            let opened = match self.opening.open(declared).await {
                 Ok(opened) => opened,
                 Err(error) => {
                     let slow = matches!(error, PublishError::Timeout(_));
                     self.terms.stalled.store(slow, Ordering::Relaxed);
-                    self.may_ask_again();
+                    self.opening.may_ask_again();
                     while let Ok(job) = self.jobs.try_recv() {
                         take(job, &mut waiting);
                     }
@@ -269,7 +240,8 @@ impl Task {
                     continue;
                 }
             };
-            let mut session = Session::new(opened, self.terms(), waiting, refused);
+            let terms = self.opening.fit(self.terms.clone());
+            let mut session = Session::new(opened, terms, waiting, refused);
             let end = session.run(&mut self.jobs).await;
             waiting = session.take_waiting();
             // Neither says anything against the queue, which may be slow to be declared again.
@@ -277,18 +249,18 @@ impl Task {
             refused = session.on_trial() || matches!(end, End::Refused);
             match end {
                 End::Outgrown(own) => {
-                    self.line = Line::Own { _right: own };
+                    self.opening.alone(own);
                     self.tasks.spawn(session.see_out(self.tasks.clone()));
                 }
                 End::Worn => {
                     self.tasks.spawn(session.see_out(self.tasks.clone()));
                 }
                 End::Idle => {
-                    self.line = Line::Shared;
+                    self.opening.with_all();
                     session.close(&self.tasks);
                 }
                 End::Broken | End::Refused => {
-                    self.may_ask_again();
+                    self.opening.may_ask_again();
                     session.close(&self.tasks);
                 }
                 End::HandlesGone => {
@@ -296,158 +268,6 @@ impl Task {
                     return;
                 }
             }
-        }
-    }
-
-    /// Something broke: so may the connection that could not be had have done.
-    fn may_ask_again(&mut self) {
-        if let Line::Confined = self.line {
-            self.line = Line::Shared;
-        }
-    }
-
-    /// What the next session has to know.
-    fn terms(&self) -> Terms {
-        let mut terms = self.terms.clone();
-        if let Line::Own { .. } = self.line {
-            terms.window = WINDOW;
-        }
-        if !matches!(self.line, Line::Shared) {
-            terms.own_connections = None;
-        }
-        terms
-    }
-
-    /// Opens a channel, on another connection if one has all that the broker allows.
-    async fn open(&mut self, declared: bool) -> Result<Opened, PublishError> {
-        for _ in 0..CONNECTIONS_TRIED {
-            match self.open_on_one(declared).await {
-                Err(PublishError::NoChannel) => {}
-                opened => return opened,
-            }
-        }
-        Err(PublishError::NoChannel)
-    }
-
-    /// Opens a channel on the connection whose turn it is, or on one of its own, and declares the
-    /// queue unless it is `declared`. What goes wrong on a live connection is not the connection's
-    /// fault.
-    async fn open_on_one(&mut self, declared: bool) -> Result<Opened, PublishError> {
-        let shared = connected(self.source.connection()).await?;
-        let mut own = None;
-        if let Line::Own { .. } = self.line {
-            own = connected(self.source.own_connection()).await.ok();
-            if own.is_none() {
-                self.line = Line::Confined;
-            }
-        }
-        let declare = self.declare.as_ref().filter(|_| !declared);
-        let connection = own.as_ref().unwrap_or(&shared);
-        let status = connection.status().clone();
-        let home = self.terms.home;
-        let opening = async {
-            let declaring = match declare {
-                Some(_) => Some(connection.create_channel().await?),
-                None => None,
-            };
-            let asking = if home {
-                Some(shared.asking().await?)
-            } else {
-                None
-            };
-            let channel = connection.create_channel().await?;
-            channel
-                .confirm_select(ConfirmSelectOptions::default())
-                .await?;
-            Ok::<_, lapin::Error>((declaring, asking, channel))
-        };
-        let opened = in_time(&[&status, shared.status()], home, opening).await;
-        if matches!(opened, Err(PublishError::NoChannel)) {
-            shared.retire();
-            return Err(PublishError::NoChannel);
-        }
-        let (declaring, asking, channel) = opened.map_err(|error| match error {
-            // A subscriber's queue has no part in this.
-            PublishError::Timeout(limit) if home => {
-                let limit = humantime::format_duration(limit);
-                PublishError::Lost(format!("no channel within {limit}"))
-            }
-            error => error,
-        })?;
-        // Others may use the connection while the queue takes its time.
-        let lease = own.unwrap_or(shared).lease();
-        if let (Some(declaring), Some(queue)) = (declaring, declare) {
-            in_time(&[&status], home, declare_queue(&declaring, queue)).await?;
-        }
-        let unwritten = Arc::new(AtomicUsize::new(0));
-        Ok(Opened {
-            channel,
-            asking,
-            status,
-            unwritten,
-            _lease: lease,
-        })
-    }
-}
-
-/// Gives a connection [`OPERATION_TIMEOUT`] to be made.
-async fn connected(
-    connecting: impl Future<Output = Result<Leased, ConnectError>>,
-) -> Result<Leased, PublishError> {
-    deadline("connect", OPERATION_TIMEOUT, Box::pin(connecting))
-        .await
-        .map_err(|error| PublishError::Unavailable(Arc::new(error)))
-}
-
-/// Gives an operation [`OPERATION_TIMEOUT`], or less if one of its connections breaks. The time stands
-/// still while a broker that is waited for blocks one: it reads nothing from it, and answers once the
-/// alarm is over.
-async fn in_time<T>(
-    connections: &[&ConnectionStatus],
-    waits: bool,
-    operation: impl Future<Output = Result<T, lapin::Error>>,
-) -> Result<T, PublishError> {
-    let mut operation = Box::pin(operation);
-    let mut expires = Instant::now() + OPERATION_TIMEOUT;
-    loop {
-        match tokio::time::timeout(TICK, &mut operation).await {
-            Ok(result) => return result.map_err(|error| channel_error(&error)),
-            // The client library may have forgotten who asks: see `gone`.
-            Err(_) if !connections.iter().all(|status| status.connected()) => {
-                return Err(PublishError::Lost("the connection is gone".into()));
-            }
-            Err(_) if waits && connections.iter().any(|status| status.blocked()) => {
-                expires = Instant::now() + OPERATION_TIMEOUT;
-            }
-            Err(_) if Instant::now() >= expires => {
-                return Err(PublishError::Timeout(OPERATION_TIMEOUT));
-            }
-            Err(_) => {}
-        }
-    }
-}
-
-/// Declares a durable quorum queue. One that exists otherwise is taken as it is, and what the user
-/// may not declare may exist all the same: the publish will tell.
-async fn declare_queue(channel: &Channel, queue: &str) -> Result<(), lapin::Error> {
-    let mut arguments = FieldTable::default();
-    arguments.insert(
-        "x-queue-type".into(),
-        AMQPValue::LongString("quorum".into()),
-    );
-    let options = QueueDeclareOptions {
-        durable: true,
-        ..QueueDeclareOptions::default()
-    };
-    match channel
-        .queue_declare(queue.into(), options, arguments)
-        .await
-    {
-        Ok(_) => Ok(()),
-        Err(error) if matches!(channel_error(&error), PublishError::Lost(_)) => Err(error),
-        Err(error) => {
-            tracing::debug!(queue, "the queue is not declared: {error}");
-            Ok(())
         }
     }
 }

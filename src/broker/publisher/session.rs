@@ -2,9 +2,8 @@
 //! what gets none in time is given up.
 
 use std::{
-    collections::VecDeque,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
@@ -14,27 +13,22 @@ use std::{
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use lapin::{Channel, Confirmation, PublisherConfirm, options::BasicPublishOptions};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, Interval, MissedTickBehavior},
 };
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Job, PublishError, PublishResults, TICK, channel_error,
-    pulse::{Felt, PATIENCE, Pulse},
+    PublishError, TICK, channel_error,
+    jobs::{Job, Slot, Waiting, take},
+    pulse::{Felt, Pulse},
     returns::{Answer, Ledger},
 };
-use crate::broker::{
-    message::{Message, Wire},
-    pool::Lease,
-};
+use crate::broker::{message::Wire, pool::Lease};
 
 /// A channel that is full, and hears no confirm for this long, keeps nothing waiting once a publish on it
 /// has been given up.
 const SILENCE: Duration = Duration::from_secs(1);
-/// A publish that the home broker does not confirm for this long, though it answers, wears its channel
-/// out.
-const WEAR: Duration = Duration::from_secs(2);
 /// A channel that is older than this, and on which the broker refuses a message, is worn: one that
 /// met a quorum queue between two leaders has it refused for ever (seen on 3.10.8), and another
 /// does not.
@@ -44,61 +38,6 @@ const FRESH: Duration = Duration::from_secs(1);
 const CROWDED: u32 = 5;
 /// A channel without work for this long is closed.
 const IDLE: Duration = Duration::from_mins(1);
-
-/// A job whose messages are in flight.
-struct Running {
-    results: Vec<Option<Result<(), PublishError>>>,
-    open: usize,
-    reply: Option<oneshot::Sender<PublishResults>>,
-}
-
-/// Where the answer to one publish goes.
-pub(super) struct Slot {
-    job: Arc<Mutex<Running>>,
-    index: usize,
-    timeout: Duration,
-    /// When it tells that its channel is worn.
-    wears: Instant,
-    expires: Instant,
-    /// However silent the line is.
-    latest: Instant,
-}
-
-impl Slot {
-    /// Its time begins now.
-    fn begin(&mut self, now: Instant) {
-        self.begin_anew(now);
-        self.latest = self.expires + PATIENCE;
-    }
-
-    /// The line was silent until now.
-    fn begin_anew(&mut self, now: Instant) {
-        self.wears = now + WEAR.min(self.timeout);
-        self.expires = now + self.timeout;
-    }
-
-    pub(super) fn fill(self, result: Result<(), PublishError>) {
-        let mut job = self.job.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = job.results.get_mut(self.index)
-            && slot.is_none()
-        {
-            *slot = Some(result);
-            job.open -= 1;
-        }
-        if job.open == 0
-            && let Some(reply) = job.reply.take()
-        {
-            let results = std::mem::take(&mut job.results);
-            // Nobody waits any more when the caller was stopped: its source stays unacknowledged.
-            let _ = reply.send(
-                results
-                    .into_iter()
-                    .map(|r| r.unwrap_or(Err(PublishError::Stopped)))
-                    .collect(),
-            );
-        }
-    }
-}
 
 /// Why a session on a channel ended.
 pub(super) enum End {
@@ -151,9 +90,6 @@ impl Opened {
         !open || self.unwritten.load(Ordering::Relaxed) == 0
     }
 }
-
-/// Messages that wait for room on a channel.
-pub(super) type Waiting = VecDeque<(Slot, Message)>;
 
 /// Publishing on one channel, from its opening to its end.
 pub(super) struct Session {
@@ -455,32 +391,6 @@ impl Session {
                 let _ = tokio::time::timeout(TICK, confirms.next()).await;
             }
         });
-    }
-}
-
-/// Takes a job on, unless nobody waits for it any more: then it has been given up, and must not
-/// be published after all.
-pub(super) fn take(job: Job, waiting: &mut Waiting) {
-    if job.reply.is_closed() {
-        return;
-    }
-    let now = Instant::now();
-    let count = job.messages.len();
-    let running = Arc::new(Mutex::new(Running {
-        results: vec![None; count],
-        open: count,
-        reply: Some(job.reply),
-    }));
-    for (index, message) in job.messages.into_iter().enumerate() {
-        let slot = Slot {
-            job: running.clone(),
-            index,
-            timeout: job.timeout,
-            wears: now,
-            expires: now,
-            latest: now,
-        };
-        waiting.push_back((slot, message));
     }
 }
 
