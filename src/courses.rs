@@ -25,7 +25,7 @@ use tokio::{
 use url::Url;
 
 use crate::{
-    delivery::Outcome,
+    delivery::{self, Outcome},
     subscriber::{AmqpTarget, Subscriber, SubscriberId, Target, address},
     telemetry::{
         notices::Notices,
@@ -56,8 +56,12 @@ pub const HOST_LIMIT: usize = 256;
 pub struct Courses {
     all: Mutex<HashMap<SubscriberId, Known>>,
     hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
+    slow_lanes: Arc<SlowLanes>,
     notices: Arc<Notices>,
 }
+
+/// How many slow subscribers are in each slow lane.
+type SlowLanes = HashMap<u32, AtomicUsize>;
 
 /// A course, and the subscriber as it was when that was last asked for.
 type Known = (Arc<Subscriber>, Arc<Course>);
@@ -78,6 +82,9 @@ pub struct Course {
     queued: AtomicUsize,
     failures_in_a_row: AtomicU64,
     state: Mutex<State>,
+    /// Its slow lane, and who else is there.
+    slow_lane: u32,
+    slow_lanes: Arc<SlowLanes>,
     notices: Arc<Notices>,
 }
 
@@ -121,6 +128,11 @@ impl Courses {
         Self {
             all: Mutex::default(),
             hosts: Mutex::default(),
+            slow_lanes: Arc::new(
+                (0..delivery::Pace::Slow.lanes())
+                    .map(|lane| (lane, AtomicUsize::new(0)))
+                    .collect(),
+            ),
             notices,
         }
     }
@@ -160,6 +172,8 @@ impl Courses {
                 last_success: None,
                 last_failure: None,
             }),
+            slow_lane: delivery::lane(delivery::Pace::Slow, &subscriber.id),
+            slow_lanes: self.slow_lanes.clone(),
             notices: self.notices.clone(),
         });
         all.insert(subscriber.id.clone(), (subscriber.clone(), course.clone()));
@@ -225,6 +239,12 @@ impl Courses {
     pub fn slow(&self) -> usize {
         let all = lock(&self.all);
         all.values().filter(|(_, course)| course.slow()).count()
+    }
+
+    /// Whether several slow subscribers have this slow lane.
+    pub fn share(&self, slow_lane: u32) -> bool {
+        let slow = self.slow_lanes.get(&slow_lane);
+        slow.is_some_and(|slow| slow.load(Ordering::Relaxed) > 1)
     }
 
     /// The subscribers with the most failures in a row, the worst first, at most `most` of them.
@@ -339,8 +359,19 @@ impl Course {
 
     fn changed(&self, state: &mut State, slow: bool) {
         self.slow.store(slow, Ordering::Relaxed);
+        self.count_slow(slow);
         self.allow(state, slow);
         self.notices.pace(&self.id, slow);
+    }
+
+    fn count_slow(&self, slow: bool) {
+        if let Some(count) = self.slow_lanes.get(&self.slow_lane) {
+            if slow {
+                count.fetch_add(1, Ordering::Relaxed);
+            } else {
+                count.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Takes the subscriber's limit as it is now.
@@ -360,6 +391,14 @@ impl Place {
     /// How the subscriber does.
     pub fn course(&self) -> &Course {
         &self.0
+    }
+}
+
+impl Drop for Course {
+    fn drop(&mut self) {
+        if self.slow() {
+            self.count_slow(false);
+        }
     }
 }
 

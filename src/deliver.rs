@@ -17,7 +17,7 @@ use crate::{
     },
     courses::{Course, Courses, LATE, Place},
     delivery::{
-        Attempt, Delivery, Failure, Outcome, Pace, Reason,
+        self, Attempt, Delivery, Failure, Outcome, Pace, Reason,
         wire::{self, Consumed, Lanes},
     },
     lack::Shortage,
@@ -34,9 +34,12 @@ use crate::{
 pub mod amqp;
 pub mod guard;
 pub mod http;
+mod rotation;
 
 use amqp::AmqpSender;
 use http::HttpSender;
+pub use rotation::Rotation;
+use rotation::{Held, Lane};
 
 /// Deliveries taken from a lane at a time.
 const CHUNK: usize = 64;
@@ -65,6 +68,8 @@ pub struct Deliver {
     pub amqp: AmqpSender,
     /// Whose turn it is.
     pub courses: Arc<Courses>,
+    /// At what pace those who wait for their turn let others pass.
+    pub rotation: Rotation,
     /// What becomes of attempts.
     pub outcomes: Outcomes,
     /// Where it is counted.
@@ -102,15 +107,24 @@ impl Deliver {
     /// Delivers what one lane holds, for one session of its consumer.
     pub async fn work(self: Arc<Self>, mut session: Session, attempt: Attempt) {
         let settler = session.settler();
+        let lane = Lane::new(session.prefetch());
         while let Some(chunk) = session.next(CHUNK).await {
             for received in chunk {
-                self.tasks
-                    .spawn(self.clone().deliver(received, attempt, settler.clone()));
+                let delivering =
+                    self.clone()
+                        .deliver(received, attempt, settler.clone(), lane.hold());
+                self.tasks.spawn(delivering);
             }
         }
     }
 
-    async fn deliver(self: Arc<Self>, received: Received, attempt: Attempt, settler: Settler) {
+    async fn deliver(
+        self: Arc<Self>,
+        received: Received,
+        attempt: Attempt,
+        settler: Settler,
+        held: Held,
+    ) {
         let consumed = match wire::consumed(&received) {
             Ok(consumed) => Consumed {
                 // A dead letter that was moved back to `first` still carries its old failure.
@@ -129,7 +143,7 @@ impl Deliver {
             self.trace_wait(&consumed, attempt, &received);
         }
         let tag = received.tag;
-        match self.attempt(&consumed, attempt, &settler).await {
+        match self.attempt(&consumed, attempt, &settler, &held).await {
             Turn::Taken(attempted) => {
                 self.settle(&consumed, attempt, attempted, tag, &settler)
                     .await;
@@ -213,10 +227,19 @@ impl Deliver {
 
     /// Waits for the subscriber's turn, and makes one attempt. What is undone is no attempt: it is
     /// made again, by the subscriber as it is by then.
-    async fn attempt(&self, consumed: &Consumed, attempt: Attempt, settler: &Settler) -> Turn {
+    async fn attempt(
+        &self,
+        consumed: &Consumed,
+        attempt: Attempt,
+        settler: &Settler,
+        held: &Held,
+    ) -> Turn {
         let delivery = &consumed.delivery;
+        let slow_lane = consumed.pace == Pace::Slow;
         let waits_until = Instant::now() + LONGEST_WAIT;
         let mut pause = PAUSE;
+        let lane = delivery::lane(Pace::Slow, &delivery.subscriber);
+        let mut lets_pass = pin!(held.lets_pass(&self.rotation, || self.courses.share(lane)));
         loop {
             let found = self.registry.find(&delivery.subscriber).await;
             let subscriber = match found {
@@ -232,18 +255,22 @@ impl Deliver {
                 );
             }
             let course = self.courses.of(&subscriber);
-            if consumed.pace == Pace::Fast && course.slow() {
+            if !slow_lane && course.slow() {
                 return Turn::Lane(Pace::Slow);
             }
             let permit = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Turn::Given,
                 permit = course.turn() => permit,
+                () = &mut lets_pass, if slow_lane => return Turn::Lane(Pace::Slow),
             };
             if !settler.alive() || self.stop.is_cancelled() {
                 return Turn::Given;
             }
             let Some(permit) = permit else {
+                if slow_lane && Instant::now() < waits_until {
+                    continue;
+                }
                 return Turn::Lane(Pace::Slow);
             };
             // The wait may have been long, and the subscriber another one since.

@@ -104,9 +104,14 @@ impl Pace {
 /// The routing key of a delivery: `<fast|slow>.<NN>.<ms>.<subscriber id>`. It survives every
 /// dead-lettering, so the retry delay in it picks the wait queue.
 pub fn routing_key(pace: Pace, retry_delay_ms: u128, subscriber: &SubscriberId) -> String {
+    let lane = lane(pace, subscriber);
+    format!("{}.{lane:02}.{retry_delay_ms}.{subscriber}", pace.as_str())
+}
+
+/// The number of the lane of this kind that a subscriber's deliveries are in.
+pub fn lane(pace: Pace, subscriber: &SubscriberId) -> u32 {
     let digest = Sha256::digest(subscriber.as_str().as_bytes());
-    let shard = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) % pace.lanes();
-    format!("{}.{shard:02}.{retry_delay_ms}.{subscriber}", pace.as_str())
+    u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) % pace.lanes()
 }
 
 /// Why an attempt failed.

@@ -71,7 +71,7 @@ async fn nobody_waits_for_an_endpoint_that_hangs_and_nothing_of_its_own_is_lost(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_shares_a_slow_lane_is_not_held_up_for_good() {
-    const EVENTS: usize = 600;
+    const EVENTS: usize = 200;
     let vhost = Vhost::new("isolation");
     let receiver = Receiver::start().await;
     receiver.answer("/hangs", Answer::Hang);

@@ -8,7 +8,7 @@ use super::BridgeError;
 use crate::{
     broker::{connection::TlsFiles, home::Home, publisher::Publisher, publishers::Publishers},
     courses::Courses,
-    deliver::{Deliver, amqp::AmqpSender, guard::AddressGuard, http::HttpSender},
+    deliver::{Deliver, Rotation, amqp::AmqpSender, guard::AddressGuard, http::HttpSender},
     delivery::wire::Lanes,
     intake::{Intake, Trouble},
     outcomes::Outcomes,
@@ -65,6 +65,7 @@ impl Common<'_> {
             http,
             amqp,
             courses,
+            rotation: Rotation::default(),
             outcomes: outcomes.clone(),
             metrics: self.metrics.clone(),
             notices: self.notices.clone(),

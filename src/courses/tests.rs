@@ -169,3 +169,31 @@ fn no_more_are_attempted_at_once_than_have_their_turn_soon() {
     }
     assert!(course.slow() && course.place().is_none());
 }
+
+#[test]
+fn a_lane_is_shared_while_two_of_it_are_slow() {
+    let courses = courses();
+    let named = |id: String| {
+        Arc::new(Subscriber {
+            id: SubscriberId::new(&*id),
+            ..subscriber(&[])
+        })
+    };
+    let lane = |id: &SubscriberId| delivery::lane(delivery::Pace::Slow, id);
+    let first = named("first".into());
+    let of_its_lane = (0..1_000)
+        .map(|number| named(format!("other-{number}")))
+        .find(|other| lane(&other.id) == lane(&first.id));
+    let other = of_its_lane.unwrap();
+    let slow = |one| {
+        let course = courses.of(one);
+        course.slow_down(&mut lock(&course.state));
+    };
+    slow(&first);
+    slow(&first);
+    assert!(!courses.share(lane(&first.id)), "it is there alone");
+    slow(&other);
+    assert!(courses.share(lane(&first.id)));
+    courses.retain(|id| *id == first.id);
+    assert!(!courses.share(lane(&first.id)), "the other is gone");
+}

@@ -12,7 +12,7 @@ use crate::{
     event::nanos,
     load::{Due, SOURCE, arrivals, paced},
     receiver::Arrival,
-    report::{Must, Row, Unit},
+    report::{Must, Row, Unit, thousands},
     stats::{Percentiles, median},
 };
 
@@ -136,7 +136,8 @@ async fn measure(bench: &mut Bench<'_>, case: &Case, disturbed: Duration) {
         }
     }
     let setup = Setup::with(ground, &subscribers, RETRY_DELAY, "");
-    let [mut calm, mut stormy] = [const { Vec::new() }; 2];
+    let all = HEALTHY_RATE + bad.iter().map(|(_, rate)| rate).sum::<f64>();
+    let [mut calm, mut busy, mut stormy] = [const { Vec::new() }; 3];
     for run in 1..=case.runs {
         let mut bridges: Vec<Bridge> = (0..case.bridges).map(|_| setup.start()).collect();
         for bridge in &mut bridges {
@@ -144,8 +145,9 @@ async fn measure(bench: &mut Bench<'_>, case: &Case, disturbed: Duration) {
         }
         let seed = run as u64;
         let undisturbed = Duration::from_secs(bench.options.pick(5, 2));
-        calm.push(phase(bench, case, &[], undisturbed, seed).await);
-        stormy.push(phase(bench, case, &bad, disturbed, seed + 100).await);
+        calm.push(phase(bench, case, HEALTHY_RATE, &[], undisturbed, seed).await);
+        busy.push(phase(bench, case, all, &[], undisturbed, seed + 50).await);
+        stormy.push(phase(bench, case, HEALTHY_RATE, &bad, disturbed, seed + 100).await);
         for bridge in &mut bridges {
             bridge.process.must_run();
         }
@@ -154,9 +156,10 @@ async fn measure(bench: &mut Bench<'_>, case: &Case, disturbed: Duration) {
         setup.purge(ground).await;
         let last = |phases: &[Phase]| phases.last().copied().unwrap_or_default();
         println!(
-            "  run {run} of {}: p99 {:.1} ms, disturbed {:.1} ms; on time {:.3}, disturbed {:.3}",
+            "  run {run} of {}: p99 {:.1} ms, with as many events {:.1} ms, disturbed {:.1} ms; on time {:.3}, disturbed {:.3}",
             case.runs,
             last(&calm).p99,
+            last(&busy).p99,
             last(&stormy).p99,
             last(&calm).on_time,
             last(&stormy).on_time,
@@ -183,6 +186,17 @@ async fn measure(bench: &mut Bench<'_>, case: &Case, disturbed: Duration) {
         peer: Some(("undisturbed".to_owned(), of(&calm, |phase| phase.p99))),
         must: Must::Stay(1.3),
     });
+    // What is left when the machine's two cores have as much to do.
+    bench.report.add(Row {
+        what: format!("{}: the same, and nobody bad", case.what),
+        unit: Unit::Milliseconds,
+        ours: of(&stormy, |phase| phase.p99),
+        peer: Some((
+            format!("{} events a second to the healthy", thousands(all)),
+            of(&busy, |phase| phase.p99),
+        )),
+        must: Must::Nothing,
+    });
 }
 
 fn party(who: u32) -> String {
@@ -198,10 +212,12 @@ struct Phase {
     on_time: f64,
 }
 
-/// Publishes to the healthy, and to `bad` with so many a second each, for the warm-up and `length`.
+/// Publishes to the healthy at this rate, and to `bad` with so many a second each, for the warm-up and
+/// `length`.
 async fn phase(
     bench: &Bench<'_>,
     case: &Case,
+    rate: f64,
     bad: &[(u32, f64)],
     length: Duration,
     seed: u64,
@@ -209,7 +225,7 @@ async fn phase(
     let received = &bench.receiver.arrivals;
     received.take();
     let healthy = case.healthy;
-    let mut events: Vec<Due> = arrivals(HEALTHY_RATE, WARM_UP + length, seed, |number| {
+    let mut events: Vec<Due> = arrivals(rate, WARM_UP + length, seed, |number| {
         party(u32::try_from(number).unwrap_or_default() % healthy)
     });
     let all = events.len();

@@ -19,9 +19,9 @@ use crate::{
 /// How each of them answers: after two seconds.
 const ANSWERS: &str = "after-2000";
 /// Deliveries of the second that are waited for, one after another.
-const LOOKS: usize = 5;
+const LOOKS: usize = 1;
 /// Whoever waits longer waits too long to be waited for here.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// The second subscriber's number.
 const SECOND: u32 = 2;
 
