@@ -80,9 +80,8 @@ impl Strays {
             };
             if let Some(connection) = connection {
                 tokio::select! {
-                    () = stop.cancelled() => return,
                     error = gone(|| connection.status().connected()) => debug!("strays: {error}"),
-                    () = self.look(&connection) => {}
+                    () = self.look(&connection, &stop) => {}
                 }
             }
             tokio::select! {
@@ -94,12 +93,16 @@ impl Strays {
         }
     }
 
-    /// Looks through `lost`, again if something is in the way.
-    async fn look(&self, connection: &Connection) {
+    /// Looks through `lost`, again if something is in the way. A stop waits for the stray in hand, which
+    /// would go on twice otherwise.
+    async fn look(&self, connection: &Connection, stop: &CancellationToken) {
         let mut sent_on = 0;
-        while let Err(error) = self.look_once(connection, &mut sent_on).await {
+        while let Err(error) = self.look_once(connection, stop, &mut sent_on).await {
             debug!("strays may be left in the queue lost: {error}");
-            tokio::time::sleep(PAUSE).await;
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(PAUSE) => {}
+            }
         }
         say(sent_on);
     }
@@ -107,11 +110,14 @@ impl Strays {
     async fn look_once(
         &self,
         connection: &Connection,
+        stop: &CancellationToken,
         sent_on: &mut usize,
     ) -> Result<(), StrayError> {
         let until = Instant::now() + LONGEST;
         let mut browsing = Browsing::start(connection, &self.queue).await?;
-        while let Some(lost) = browsing.next().await? {
+        while !stop.is_cancelled()
+            && let Some(lost) = browsing.next().await?
+        {
             if let Some(stray) = self.onward(&lost) {
                 self.send_on(vec![stray]).await?;
                 browsing.ack(lost.tag).await?;
