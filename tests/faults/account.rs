@@ -35,6 +35,8 @@ pub struct Terms {
     pub hurt: Vec<Who>,
     /// Whether a fault deleted a queue: nothing else may bring anything into `lost`.
     pub queues_deleted: bool,
+    /// How long after a fault retries may come late: the broker has clocks of its own.
+    pub lag: Duration,
 }
 
 impl Terms {
@@ -239,7 +241,7 @@ impl Account {
         let waited = second.at.saturating_duration_since(last.at);
         let disturbed = windows
             .iter()
-            .any(|window| last.at <= window.to && second.at >= window.from);
+            .any(|window| last.at <= window.to + terms.lag && second.at >= window.from);
         let slow = terms
             .slow
             .iter()

@@ -7,6 +7,7 @@ use tokio::task::block_in_place;
 
 use super::{
     cast::Who,
+    ground::ADVISED,
     process::Process,
     stage::{Options, Stage},
 };
@@ -15,10 +16,7 @@ use crate::support::eventually::{SOON, eventually};
 const LEAST: Duration = Duration::from_secs(1);
 const MOST: Duration = Duration::from_secs(4);
 const NODES: [usize; 3] = [0, 1, 2];
-/// What docs/operators.md advises for a cluster: a delivery that a queue refused between two leaders,
-/// when its retry was due, is tried again after this many milliseconds instead of three minutes.
-const ADVISED: &str = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 10000}]}].\n";
-/// Without that: the broker looks every three minutes, and moves what was refused three minutes
+/// Without [`ADVISED`]: the broker looks every three minutes, and moves what was refused three minutes
 /// before, so that twice the time may pass.
 const UNADVISED_PATIENCE: Duration = Duration::from_mins(7);
 

@@ -35,10 +35,9 @@ pub use fault::{Fault, RECOVERY};
 const LOG: &str = "FAULTS_LOG";
 /// How long nothing may move, while something is on its way at the end, unless a run asks for more.
 const SETTLE: Duration = Duration::from_mins(1);
-/// How long nothing may move: a node that boots elects all its leaders anew, and what is refused
-/// meanwhile on its way out of a wait queue waits for the broker's own clock (the page on
-/// reliability has it).
-const BOOT_PATIENCE: Duration = Duration::from_mins(7);
+/// A node that boots elects all its leaders anew. What is refused meanwhile on its way out of a wait queue
+/// waits for the broker's own clock, ten seconds as advised, up to twice as long, and others wait for it.
+const BOOT_LAG: Duration = Duration::from_secs(25);
 /// `delivery.shutdown_timeout` of the runs.
 pub const SHUTDOWN: Duration = Duration::from_secs(10);
 
@@ -60,6 +59,8 @@ pub struct Options {
     pub hurt: Vec<Who>,
     /// Whether the faults delete queues.
     pub queues_deleted: bool,
+    /// How long after a fault retries may come late.
+    pub lag: Duration,
     /// Who takes part besides the regular cast.
     pub guests: Vec<Who>,
     /// Further settings of the bridges.
@@ -78,6 +79,7 @@ impl Options {
             patience: SETTLE,
             hurt: Vec::new(),
             queues_deleted: false,
+            lag: Duration::ZERO,
             guests: Vec::new(),
             settings: Vec::new(),
         }
@@ -86,7 +88,7 @@ impl Options {
     /// Of a run in which the home broker boots.
     pub fn booting(name: &'static str) -> Self {
         Self {
-            patience: BOOT_PATIENCE,
+            lag: BOOT_LAG,
             ..Self::new(name)
         }
     }

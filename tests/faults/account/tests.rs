@@ -14,6 +14,7 @@ const TERMS: Terms = Terms {
     slow: Vec::new(),
     hurt: Vec::new(),
     queues_deleted: false,
+    lag: Duration::ZERO,
 };
 
 /// One event that everybody entitled got, as planned, but for the moody one.
@@ -255,6 +256,31 @@ fn a_retry_that_is_long_overdue_is_seen_unless_something_was_interrupted() {
     };
     let held_up = account(&ledger, &[window]);
     assert_eq!((held_up.late, held_up.held_up.len()), (0, 1));
+}
+
+#[test]
+fn a_retry_may_be_late_for_as_long_after_a_fault_as_the_brokers_clocks_lag() {
+    let (ledger, before) = book();
+    let now = before + Duration::from_secs(10);
+    for (attempt, at) in [(1, now), (2, now + Duration::from_secs(30))] {
+        let mut book = ledger.book();
+        let pair = book.pairs.get_mut(&id(Who::HttpMoody)).unwrap();
+        pair.arrivals.push(Arrival { attempt, at });
+    }
+    let window = Window {
+        from: before,
+        to: before,
+        repeats: true,
+        only_hurt: false,
+    };
+    for (lag, late) in [(9, 1), (11, 0)] {
+        let terms = Terms {
+            hurt: vec![Who::HttpMoody],
+            lag: Duration::from_secs(lag),
+            ..TERMS
+        };
+        assert_eq!(Account::of(&ledger.book(), &terms, &[window]).late, late);
+    }
 }
 
 #[test]

@@ -158,6 +158,7 @@ impl Stage {
             late: self.options.late,
             hurt: self.options.hurt.clone(),
             queues_deleted: self.options.queues_deleted,
+            lag: self.options.lag,
         };
         let account = Account::of(&self.ledger.book(), &terms, &self.windows.borrow());
         let wrong = self.wrong.take();
