@@ -92,8 +92,8 @@ async fn a_broker_that_is_away_leaves_no_tasks_behind() {
     eventually("nothing is left", SOON, none_left).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_one_connection_that_a_broker_allows_is_enough() {
+/// A virtual host with the queue `work`, in which one connection is allowed.
+async fn allowing_one_connection() -> Vhost {
     let vhost = Vhost::new("connecting");
     vhost.connect().await.declare_quorum("work").await;
     eventually("the test's own connection is gone", SOON, async || {
@@ -105,6 +105,12 @@ async fn the_one_connection_that_a_broker_allows_is_enough() {
         &format!("vhost-limits/{}/max-connections", vhost.name),
         &json!({"value": 1}),
     );
+    vhost
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_one_connection_that_a_broker_allows_is_enough() {
+    let vhost = allowing_one_connection().await;
     let source = Source::outside(dialer(vhost.uri(), system_resolver()), 2);
     let publishers = Publishers::new(source, TaskTracker::new());
     for id in 0..3 {
@@ -181,17 +187,7 @@ async fn who_has_always_more_to_publish_gets_a_connection_of_its_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_may_have_no_connection_of_its_own_publishes_over_that_of_all() {
     const BATCH: usize = 2_000;
-    let vhost = Vhost::new("connecting");
-    vhost.connect().await.declare_quorum("work").await;
-    eventually("the test's own connection is gone", SOON, async || {
-        connections(&vhost).is_empty().then_some(())
-    })
-    .await;
-    management::must(
-        "PUT",
-        &format!("vhost-limits/{}/max-connections", vhost.name),
-        &json!({"value": 1}),
-    );
+    let vhost = allowing_one_connection().await;
     let source = Source::home(dialer(vhost.uri(), system_resolver()), 1).unwrap();
     let publishers = Publishers::new(source, TaskTracker::new());
     let busy = publishers.get(&"busy", None);
