@@ -17,8 +17,9 @@ use tracing::{debug, info};
 
 use crate::{
     broker::{
-        consumer::{Options, Session},
+        consumer::{Options, Session, Settler},
         message::{Message, Received},
+        publisher::PublishError,
     },
     delivery::letter::letter,
     store::{
@@ -85,16 +86,14 @@ impl Archive {
     pub async fn work(self: Arc<Self>, mut session: Session, kind: Kind) {
         let settler = session.settler();
         while let Some(chunk) = session.next(self.batch.load(Ordering::Relaxed)).await {
-            let Some(last) = chunk.last().map(|received| received.tag) else {
-                continue;
-            };
             let (strays, chunk) = self.sorted(kind, chunk);
-            let sent_on = strays.len();
-            if let Err(error) = self.strays.send_on(strays).await {
+            if let Err(error) = self.send_on(strays, &settler).await {
                 debug!("strays wait in the queue lost: {error}");
                 return session.end().await;
             }
-            strays::say(sent_on);
+            let Some(last) = chunk.last().map(|received| received.tag) else {
+                continue;
+            };
             let count = chunk.len();
             let now = Timestamp::now();
             let letters = chunk.into_iter().map(|one| new_letter(kind, one, now));
@@ -121,15 +120,32 @@ impl Archive {
         }
     }
 
-    /// What only strayed into this queue, on to where it belongs; and what is to be kept.
-    fn sorted(&self, kind: Kind, chunk: Vec<Received>) -> (Vec<Message>, Vec<Received>) {
+    /// Sends strays on, and acknowledges them at once: they must not come again with the rest if the
+    /// store does not take that.
+    async fn send_on(
+        &self,
+        strays: Vec<(u64, Message)>,
+        settler: &Settler,
+    ) -> Result<(), PublishError> {
+        let (tags, strays): (Vec<_>, Vec<_>) = strays.into_iter().unzip();
+        self.strays.send_on(strays).await?;
+        strays::say(tags.len());
+        for tag in tags {
+            settler.ack(tag).await;
+        }
+        Ok(())
+    }
+
+    /// What only strayed into this queue, with its tags, on to where it belongs; and what is to be
+    /// kept.
+    fn sorted(&self, kind: Kind, chunk: Vec<Received>) -> (Vec<(u64, Message)>, Vec<Received>) {
         if kind != Kind::Lost {
             return (Vec::new(), chunk);
         }
         let (mut strays, mut kept) = (Vec::new(), Vec::new());
         for received in chunk {
             match self.strays.onward(&received) {
-                Some(stray) => strays.push(stray),
+                Some(stray) => strays.push((received.tag, stray)),
                 None => kept.push(received),
             }
         }
