@@ -35,7 +35,8 @@ pub struct Terms {
     pub hurt: Vec<Who>,
     /// Whether a fault deleted a queue: nothing else may bring anything into `lost`.
     pub queues_deleted: bool,
-    /// How long after a fault retries may come late: the broker has clocks of its own.
+    /// How long after a fault first attempts may still fail whose retries come late: the broker has
+    /// clocks of its own. How late, the run prints.
     pub lag: Duration,
 }
 

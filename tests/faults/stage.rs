@@ -59,7 +59,7 @@ pub struct Options {
     pub hurt: Vec<Who>,
     /// Whether the faults delete queues.
     pub queues_deleted: bool,
-    /// How long after a fault retries may come late.
+    /// How long after a fault first attempts may still fail whose retries come late.
     pub lag: Duration,
     /// Who takes part besides the regular cast.
     pub guests: Vec<Who>,
