@@ -23,7 +23,7 @@ use crate::{
         Store, StoreError,
         dead_letters::{DeadLetter, Kind},
         filter::Filter,
-        replays::{Batch, Count, Progress, RENEWAL, Replay, Skipped},
+        replays::{Batch, Count, Progress, RENEWAL, Replay, Seen, Skipped},
     },
     subscriber::SubscriberId,
     webhook::WebhookType,
@@ -234,7 +234,7 @@ impl Inner {
         for (letter, payload) in batch.letters {
             let subscriber = letter.subscriber.clone().unwrap_or_default();
             match self.plan(&letter, payload).await? {
-                Plan::Publish(message) => waiting.push((letter.id, message)),
+                Plan::Publish(message) => waiting.push((Seen::from(&letter), message)),
                 Plan::Gone => skipped.add(&subscriber, true, 1),
                 Plan::Disabled => skipped.add(&subscriber, false, 1),
                 Plan::Unusable => skipped.unusable += 1,
@@ -245,14 +245,14 @@ impl Inner {
             let results = self.publisher.publish(messages, OPERATION_TIMEOUT).await;
             let mut failed = None;
             let mut left = Vec::new();
-            for ((id, message), result) in waiting.into_iter().zip(results) {
+            for ((seen, message), result) in waiting.into_iter().zip(results) {
                 match result {
-                    Ok(()) => replayed.push(id),
+                    Ok(()) => replayed.push(seen),
                     // It will never be anything else.
                     Err(PublishError::Invalid(_)) => skipped.unusable += 1,
                     Err(error) => {
                         failed = Some(error);
-                        left.push((id, message));
+                        left.push((seen, message));
                     }
                 }
             }

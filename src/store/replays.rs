@@ -130,11 +130,27 @@ pub(crate) struct Batch {
     pub(crate) at: Cursor,
 }
 
+/// A dead letter as a replay found it: `count` grows whenever the same fails once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) id: i64,
+    pub(crate) count: i64,
+}
+
+impl From<&DeadLetter> for Seen {
+    fn from(letter: &DeadLetter) -> Self {
+        Self {
+            id: letter.id,
+            count: letter.count,
+        }
+    }
+}
+
 /// How far a replay has come with a batch.
 #[derive(Debug)]
 pub(crate) struct Progress {
     /// What was published and confirmed.
-    pub(crate) replayed: Vec<i64>,
+    pub(crate) replayed: Vec<Seen>,
     pub(crate) skipped: Skipped,
     pub(crate) at: Cursor,
 }
@@ -351,8 +367,9 @@ impl Store {
         }))
     }
 
-    /// Marks what was published, and how far the replay is. Tells whether it is to go on: it may be
-    /// stopped, or another bridge's by now.
+    /// Marks what was published, and how far the replay is. What has failed once more meanwhile, and is
+    /// in the store already, stays open. Tells whether the replay is to go on: it may be stopped, or
+    /// another bridge's by now.
     pub(crate) async fn replay_progress(
         &self,
         replay: &Replay,
@@ -378,7 +395,16 @@ impl Store {
             Sql::new("UPDATE dead_letters SET replayed_at = $1, replayed_by = $2 WHERE id IN ")
                 .value(now)
                 .value(replay.id);
-        mark.bind_all(progress.replayed.iter().copied());
+        // By the id alone first: SQLite finds no row by a pair without looking at all of them.
+        mark.bind_all(progress.replayed.iter().map(|seen| seen.id));
+        mark.push(" AND (id, count) IN (VALUES ");
+        for (index, seen) in progress.replayed.iter().enumerate() {
+            if index > 0 {
+                mark.push(", ");
+            }
+            mark.bind_all([seen.id, seen.count]);
+        }
+        mark.push(")");
         let state: Option<(String, Option<String>)> = self
             .writing(async {
                 let open = self.opened()?;
@@ -481,4 +507,75 @@ fn lease() -> i64 {
 
 fn json(value: &impl Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Unreadable(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        settings::{StorePlace, StoreSettings},
+        store::NewDeadLetter,
+    };
+
+    fn rejected(number: u32, failed_at: i64) -> NewDeadLetter {
+        NewDeadLetter {
+            kind: dead_letters::Kind::Rejected,
+            message_id: number.to_string(),
+            webhook_id: None,
+            replay: 0,
+            subscriber: None,
+            webhook: None,
+            case: None,
+            reason: "not_json".into(),
+            detail: "one line".into(),
+            attempts: None,
+            first_reason: None,
+            first_detail: None,
+            event_time: None,
+            received_at: None,
+            failed_at: time(failed_at),
+            routing_key: "any".into(),
+            redelivered: false,
+            traceparent: None,
+            payload: b"never json".into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_fails_once_more_before_it_is_marked_stays_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(StoreSettings {
+            place: StorePlace::Sqlite(folder.path().join("store.db")),
+            secret_key_file: folder.path().join("key"),
+            dead_letter_retention: None,
+        });
+        store.open().await.unwrap();
+        let letters = (0..3).map(|number| rejected(number, 1));
+        store.archive(letters.collect()).await.unwrap();
+        let begun = store.begin_replay(&Filter::default(), 100, "ops").await;
+        assert!(begun.is_ok());
+        let replay = store.claim_replay("one").await.unwrap().unwrap();
+        let batch = store.replay_batch(&replay).await.unwrap().unwrap();
+        assert_eq!(batch.letters.len(), 3);
+
+        // It is quicker round the line than its replay is to the store.
+        let again = rejected(1, Timestamp::now().as_microsecond());
+        store.archive(vec![again]).await.unwrap();
+        let progress = Progress {
+            replayed: batch.letters.iter().map(|(one, _)| one.into()).collect(),
+            skipped: Skipped::default(),
+            at: batch.at,
+        };
+        let goes_on = store.replay_progress(&replay, "one", &progress).await;
+        assert_eq!(goes_on, Ok(true));
+        let page = store
+            .dead_letters(&Filter::default(), None, 10)
+            .await
+            .unwrap();
+        let open = page.items.iter().filter(|one| one.replayed_at.is_none());
+        let open: Vec<_> = open.map(|one| one.count).collect();
+        assert_eq!(open, [2], "one, the one that came twice");
+        let count = store.replay(replay.id).await.map(|one| one.replayed);
+        assert_eq!(count, Ok(3), "it was published");
+    }
 }
