@@ -71,18 +71,14 @@ impl Strays {
     pub async fn keep_looking(&self, home: Arc<Home>, stop: CancellationToken) {
         let mut link = home.link();
         loop {
-            let connection = tokio::select! {
+            let up = tokio::select! {
                 () = stop.cancelled() => return,
-                up = link.wait_for(|link| matches!(link, Link::Up(_))) => match up {
-                    Ok(link) => link.connection().cloned(),
-                    Err(_) => return,
-                },
+                up = Link::up(&mut link) => up,
             };
-            if let Some(connection) = connection {
-                tokio::select! {
-                    error = gone(|| connection.status().connected()) => debug!("strays: {error}"),
-                    () = self.look(&connection, &stop) => {}
-                }
+            let Some(connection) = up else { return };
+            tokio::select! {
+                error = gone(|| connection.status().connected()) => debug!("strays: {error}"),
+                () = self.look(&connection, &stop) => {}
             }
             tokio::select! {
                 () = stop.cancelled() => return,

@@ -26,6 +26,16 @@ fn came(receiver: &Receiver, path: &str) -> usize {
     arrivals.filter_map(ids).collect::<BTreeSet<_>>().len()
 }
 
+/// The most arrivals that any span of this length has: with one shorter than an attempt lasts, all of
+/// them are under way at once.
+fn most_within(arrivals: &[Arrival], span: Duration) -> usize {
+    let until = |last: &Arrival| {
+        let within = |one: &&Arrival| one.at <= last.at && last.at - one.at < span;
+        arrivals.iter().filter(within).count()
+    };
+    arrivals.iter().map(until).max().unwrap_or(0)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_waits_for_an_endpoint_that_hangs_and_nothing_of_its_own_is_lost() {
     // More than intake takes at once, so that it would stand still if it waited.
@@ -44,10 +54,8 @@ async fn nobody_waits_for_an_endpoint_that_hangs_and_nothing_of_its_own_is_lost(
     let all = async || (came(&receiver, "/well") == EVENTS).then_some(());
     eventually("who is well gets everything", SOON, all).await;
     line.wait_for_metric(SLOW, 1.0).await;
-    assert!(
-        receiver.arrivals_at("/hangs").len() <= 64 + 8,
-        "no more are under way than may be"
-    );
+    let most = most_within(&receiver.arrivals_at("/hangs"), Duration::from_secs(10));
+    assert!(most <= 64 + 8, "{most} under way, more than may be");
     let queue = format!("hookbridge.first.slow.{:02}", slow_lane("hangs"));
     let waits = async || line.client.depth(&queue).await.filter(|count| *count > 0);
     eventually("the rest waits in the slow lane", SOON, waits).await;
@@ -64,9 +72,10 @@ async fn nobody_waits_for_an_endpoint_that_hangs_and_nothing_of_its_own_is_lost(
     };
     eventually("it is quick again", SOON * 2, quick).await;
     line.stop().await;
-    // Those that it twice took longer over than it may.
+    // Those that it twice took longer over than it may: of what was under way, once or, on a busy
+    // machine, in two goes.
     let dead = vhost.connect().await.depth("hookbridge.dead").await;
-    assert!(dead.unwrap() < 64 + 8, "{dead:?}");
+    assert!(dead.unwrap() < 2 * (64 + 8), "{dead:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -110,60 +110,56 @@ pub async fn consume<W, F>(
                 },
             }
         }
-        let connection = tokio::select! {
+        let up = tokio::select! {
             () = stop.cancelled() => return,
-            up = link.wait_for(|link| matches!(link, Link::Up(_))) => match up {
-                Ok(link) => link.connection().cloned(),
-                Err(_) => return,
-            },
+            up = Link::up(&mut link) => up,
         };
-        if let Some(connection) = connection {
-            let ending = stop.child_token();
-            match start(&connection, &options, &ending).await {
-                Ok(session) => {
-                    if said {
-                        info!(queue = options.queue, "consuming again");
-                    }
-                    (failures, said) = (0, false);
-                    let settler = session.settler();
-                    tokio::select! {
-                        () = stop.cancelled() => {}
-                        () = home.repaired() => {}
-                    }
-                    let there = There::now(&present);
-                    let mut working = std::pin::pin!(work(session));
-                    tokio::select! {
-                        () = &mut working => {}
-                        () = shut(gate.as_mut()) => {
-                            ending.cancel();
-                            working.await;
-                        }
-                    }
-                    drop(there);
-                    if stop.is_cancelled() {
-                        home.keep(settler);
-                        return;
-                    }
-                    debug!(queue = options.queue, "the consumer ended");
+        let Some(connection) = up else { return };
+        let ending = stop.child_token();
+        match start(&connection, &options, &ending).await {
+            Ok(session) => {
+                if said {
+                    info!(queue = options.queue, "consuming again");
                 }
-                Err(error) if connection.status().connected() => {
-                    // Said once for each outage.
-                    if !std::mem::replace(&mut said, true) {
-                        present(Presence::Failing(error.to_string()));
-                    }
-                    let repaired = tokio::select! {
-                        () = stop.cancelled() => return,
-                        repaired = home.repair(&connection) => repaired,
-                    };
-                    if let Err(error) = repaired {
-                        debug!(
-                            queue = options.queue,
-                            "cannot bring the topology back: {error}"
-                        );
+                (failures, said) = (0, false);
+                let settler = session.settler();
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = home.repaired() => {}
+                }
+                let there = There::now(&present);
+                let mut working = std::pin::pin!(work(session));
+                tokio::select! {
+                    () = &mut working => {}
+                    () = shut(gate.as_mut()) => {
+                        ending.cancel();
+                        working.await;
                     }
                 }
-                Err(error) => debug!(queue = options.queue, "cannot consume: {error}"),
+                drop(there);
+                if stop.is_cancelled() {
+                    home.keep(settler);
+                    return;
+                }
+                debug!(queue = options.queue, "the consumer ended");
             }
+            Err(error) if connection.status().connected() => {
+                // Said once for each outage.
+                if !std::mem::replace(&mut said, true) {
+                    present(Presence::Failing(error.to_string()));
+                }
+                let repaired = tokio::select! {
+                    () = stop.cancelled() => return,
+                    repaired = home.repair(&connection) => repaired,
+                };
+                if let Err(error) = repaired {
+                    debug!(
+                        queue = options.queue,
+                        "cannot bring the topology back: {error}"
+                    );
+                }
+            }
+            Err(error) => debug!(queue = options.queue, "cannot consume: {error}"),
         }
         let pause = BACKOFF[failures.min(BACKOFF.len() - 1)];
         failures += 1;

@@ -62,6 +62,17 @@ impl Link {
             Self::Up(_) | Self::Down(_) => None,
         }
     }
+
+    /// Waits until there is a connection. Nothing if there will be none any more.
+    pub async fn up(link: &mut watch::Receiver<Self>) -> Option<Arc<Connection>> {
+        let mut up = None;
+        let there = |link: &Self| {
+            up = link.connection().cloned();
+            up.is_some()
+        };
+        link.wait_for(there).await.ok()?;
+        up
+    }
 }
 
 /// How the bridge is connected to its home broker.
