@@ -78,7 +78,7 @@ pub struct Course {
     prompt: AtomicBool,
     /// What an attempt takes, about, in microseconds.
     usual: AtomicU64,
-    /// First attempts outside the lanes, under way or waiting for their turn.
+    /// Attempts under way or waiting for their turn, in the lanes and outside.
     queued: AtomicUsize,
     failures_in_a_row: AtomicU64,
     state: Mutex<State>,
@@ -110,16 +110,17 @@ struct State {
 }
 
 /// One attempt may be under way; it is over when this is dropped.
-#[derive(Debug)]
 pub struct Permit {
     _own: OwnedSemaphorePermit,
     _host: Option<OwnedSemaphorePermit>,
+    /// Its place, if nobody else has it.
+    _place: Option<Place>,
 }
 
 /// An attempt that is late; it is over when this is dropped.
 pub struct Late<'a>(&'a Course);
 
-/// The place of a first attempt outside the lanes, until it is over and this is dropped.
+/// The place of an attempt among those of its subscriber, until it is over and this is dropped.
 pub struct Place(Arc<Course>);
 
 impl Courses {
@@ -287,13 +288,20 @@ impl Course {
         if queued >= allowed && queued as u128 * usual > soon {
             return None;
         }
-        self.queued.fetch_add(1, Ordering::Relaxed);
-        Some(Place(self.clone()))
+        Some(Place::new(self))
     }
 
-    /// Waits for the turn of one more attempt; `None` when that has taken too long. If it is the
-    /// subscriber's own attempts that it waited for, that makes it slow.
-    pub async fn turn(&self) -> Option<Permit> {
+    /// [`Place::turn`] for one more attempt, in a lane.
+    pub async fn turn(self: &Arc<Self>) -> Option<Permit> {
+        let place = Place::new(self);
+        let permit = place.turn().await?;
+        Some(Permit {
+            _place: Some(place),
+            ..permit
+        })
+    }
+
+    async fn permit(&self) -> Option<Permit> {
         let until = Instant::now() + PATIENCE;
         let own = loop {
             let Some(permit) = acquired(&self.permits, until).await else {
@@ -314,6 +322,7 @@ impl Course {
         Some(Permit {
             _own: own,
             _host: host,
+            _place: None,
         })
     }
 
@@ -388,6 +397,17 @@ impl Course {
 }
 
 impl Place {
+    fn new(course: &Arc<Course>) -> Self {
+        course.queued.fetch_add(1, Ordering::Relaxed);
+        Self(course.clone())
+    }
+
+    /// Waits for the turn of the attempt; `None` when that has taken too long. If it is the
+    /// subscriber's own attempts that it waited for, that makes it slow.
+    pub async fn turn(&self) -> Option<Permit> {
+        self.0.permit().await
+    }
+
     /// How the subscriber does.
     pub fn course(&self) -> &Course {
         &self.0

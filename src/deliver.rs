@@ -177,7 +177,7 @@ impl Deliver {
         delivery: Delivery,
         settler: Settler,
     ) -> Result<Option<Message>, SessionOver> {
-        let attempt = self.first(&subscriber, &delivery, place.course(), &settler);
+        let attempt = self.first(&subscriber, &delivery, &place, &settler);
         let attempted = match attempt.await {
             Turn::Taken(attempted) => attempted,
             Turn::Lane(kind) => return Ok(Some(self.lanes.first(&delivery, kind))),
@@ -198,13 +198,14 @@ impl Deliver {
         &self,
         subscriber: &Arc<Subscriber>,
         delivery: &Delivery,
-        course: &Course,
+        place: &Place,
         settler: &Settler,
     ) -> Turn {
+        let course = place.course();
         let permit = tokio::select! {
             biased;
             () = self.stop.cancelled() => None,
-            permit = course.turn() => permit,
+            permit = place.turn() => permit,
         };
         if !settler.alive() {
             return Turn::Given;

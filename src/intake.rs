@@ -108,7 +108,10 @@ impl Intake {
             let Some(chunk) = session.next(BATCH).await else {
                 return;
             };
-            window.take(chunk.iter().map(|received| received.tag));
+            window.take(
+                chunk.iter().map(|received| received.tag),
+                session.prefetch(),
+            );
             let most = usize::from(session.prefetch()).div_ceil(2);
             let mut rest = chunk.as_slice();
             while !rest.is_empty() {

@@ -16,7 +16,7 @@ fn courses() -> Courses {
 }
 
 /// A turn that needs no waiting for.
-fn turn(course: &Course) -> Option<Permit> {
+fn turn(course: &Arc<Course>) -> Option<Permit> {
     course.turn().now_or_never().flatten()
 }
 
@@ -164,6 +164,11 @@ fn no_more_are_attempted_at_once_than_have_their_turn_soon() {
         course.quick(SOON * 5);
     }
     assert_eq!(places().len(), 2, "as many as need not wait");
+    let in_a_lane = [turn(&course), turn(&course)];
+    assert!(in_a_lane.iter().all(Option::is_some));
+    assert!(places().is_empty(), "those in a lane are before it, too");
+    drop(in_a_lane);
+    assert_eq!(places().len(), 2);
     for _ in 0..LATE_AT_ONCE {
         std::mem::forget(course.late());
     }

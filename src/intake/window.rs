@@ -15,8 +15,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::broker::consumer::Settler;
 
-/// How long settled events wait for an older one before they are acknowledged singly.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// How long settled events wait for an older one before they are acknowledged singly, each of which
+/// costs the broker about as much as an event;
+const PATIENCE: Duration = Duration::from_millis(250);
+/// and how long while there are many.
+const IMPATIENCE: Duration = Duration::from_millis(50);
 /// How long an acknowledgement waits for others to come with it.
 const GATHERING: Duration = Duration::from_millis(1);
 /// How often it is looked whether settled events have waited long enough for an older one.
@@ -40,6 +43,8 @@ pub(super) struct Held {
 #[derive(Default)]
 struct Events {
     waiting: VecDeque<Event>,
+    /// So many are too many to be patient.
+    many: usize,
     /// Whether a task is acknowledging: what is settled meanwhile, it takes along.
     acknowledging: bool,
 }
@@ -83,10 +88,12 @@ impl Window {
         &self.settler
     }
 
-    /// Notes events that have come, in the order of their tags.
-    pub(super) fn take(&self, tags: impl Iterator<Item = u64>) {
+    /// Notes events that have come, in the order of their tags, of which there are no more than
+    /// `most` at a time.
+    pub(super) fn take(&self, tags: impl Iterator<Item = u64>, most: u16) {
         let taken = Instant::now();
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        events.many = usize::from(most).div_ceil(2);
         events.waiting.extend(tags.map(|tag| Event {
             tag,
             taken,
@@ -154,8 +161,13 @@ impl Events {
             acks.up_to = Some(event.tag);
         }
         // An event that waits for a slow subscriber must not keep those behind it.
+        let patience = if self.waiting.len() < self.many {
+            PATIENCE
+        } else {
+            IMPATIENCE
+        };
         let oldest = self.waiting.front().map(|oldest| oldest.taken);
-        if oldest.is_some_and(|taken| now.duration_since(taken) >= PATIENCE) {
+        if oldest.is_some_and(|taken| now.duration_since(taken) >= patience) {
             self.waiting.retain(|event| {
                 if event.settled {
                     acks.singly.push(event.tag);
@@ -179,6 +191,7 @@ mod tests {
         });
         Events {
             waiting: waiting.collect(),
+            many: 4,
             acknowledging: false,
         }
     }
@@ -208,12 +221,19 @@ mod tests {
     #[test]
     fn an_event_that_waits_does_not_keep_the_others() {
         let now = Instant::now();
+        let mut few = events(now, 1..=3);
+        few.settled(3);
+        assert_eq!(few.acks(now + IMPATIENCE), acks(None, &[]), "it may end");
+        assert_eq!(few.acks(now + PATIENCE), acks(None, &[3]));
+
         let mut events = events(now, 1..=4);
         for tag in [2, 3] {
             events.settled(tag);
         }
+        assert_eq!(events.acks(now), acks(None, &[]));
+        let later = now + IMPATIENCE;
+        assert_eq!(events.acks(later), acks(None, &[2, 3]), "there are many");
         let later = now + PATIENCE;
-        assert_eq!(events.acks(later), acks(None, &[2, 3]));
         assert_eq!(events.acks(later), acks(None, &[]), "these are done with");
         events.settled(4);
         assert_eq!(events.acks(later), acks(None, &[4]));
