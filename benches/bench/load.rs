@@ -4,14 +4,17 @@
 use std::{
     collections::VecDeque,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use futures_util::future::join_all;
 use lapin::{
-    BasicProperties, Channel, Confirmation, PublisherConfirm, options::BasicPublishOptions,
+    BasicProperties, Channel, Confirmation, PublisherConfirm,
+    options::BasicPublishOptions,
+    types::{AMQPValue, FieldTable},
 };
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use crate::{event, ground::Ground, receiver::Arrivals, stats::Percentiles};
 
@@ -50,7 +53,44 @@ impl<'a> Route<'a> {
 
 /// Publishes one persistent message; its confirm comes later.
 pub(crate) async fn publish(channel: &Channel, route: Route<'_>, body: &[u8]) -> PublisherConfirm {
+    publish_with(channel, route, body, BasicProperties::default()).await
+}
+
+/// The same with all that a webhook has beside its body: what the broker reads of each message.
+pub(crate) async fn publish_webhook(
+    channel: &Channel,
+    route: Route<'_>,
+    body: &[u8],
+) -> PublisherConfirm {
+    const TYPE: &str = "StatusUpdate";
+    let id = Uuid::new_v4().to_string();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_or(0, |now| now.as_secs());
+    let mut headers = FieldTable::default();
+    for (name, value) in [
+        ("webhook-id", id.as_str()),
+        ("webhook-timestamp", &now.to_string()),
+        ("webhook-type", TYPE),
+        ("webhook-attempt", "1"),
+    ] {
+        headers.insert(name.into(), AMQPValue::LongString(value.into()));
+    }
     let properties = BasicProperties::default()
+        .with_headers(headers)
+        .with_message_id(id.into())
+        .with_type(TYPE.into())
+        .with_app_id("bench".into())
+        .with_timestamp(now);
+    publish_with(channel, route, body, properties).await
+}
+
+async fn publish_with(
+    channel: &Channel,
+    route: Route<'_>,
+    body: &[u8],
+    properties: BasicProperties,
+) -> PublisherConfirm {
+    let properties = properties
         .with_delivery_mode(2)
         .with_content_type("application/json".into());
     let options = BasicPublishOptions {

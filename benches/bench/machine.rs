@@ -22,6 +22,34 @@ pub(crate) fn machine() -> String {
     )
 }
 
+/// What the processors had done by some moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Processors {
+    idle: f64,
+    all: f64,
+}
+
+impl Processors {
+    /// Until now.
+    pub(crate) fn now() -> Self {
+        let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+        let ticks = stat.lines().next().unwrap_or_default().split_whitespace();
+        let ticks: Vec<f64> = ticks.filter_map(|ticks| ticks.parse().ok()).collect();
+        Self {
+            // The fourth and the fifth: idle, and idle while something is read or written.
+            idle: ticks.iter().skip(3).take(2).sum(),
+            // What comes after the eighth is contained in the others.
+            all: ticks.iter().take(8).sum(),
+        }
+    }
+
+    /// How much of their time since then was in use.
+    pub(crate) fn busy(self) -> f64 {
+        let now = Self::now();
+        1.0 - (now.idle - self.idle) / (now.all - self.all)
+    }
+}
+
 /// The bridge, and what it stands on, with their versions.
 pub(crate) fn versions(node: &PrivateNode) -> Vec<String> {
     let broker = node.rabbitmqctl(&["version"]).unwrap_or_default();

@@ -9,7 +9,7 @@ use super::{BATCH, consume};
 use crate::{
     event,
     ground::{confirming, connect},
-    load::{Route, confirmed, publish as publish_one},
+    load::{Route, confirmed, publish as publish_one, publish_webhook},
 };
 
 /// Batches whose confirms are waited for.
@@ -41,7 +41,7 @@ pub(super) async fn run(uri: &str, from: &str, to: &[String]) {
         };
         let copies = batch.iter().flat_map(|delivery| {
             to.iter()
-                .map(|queue| publish_one(&outgoing, Route::queue(queue), &delivery.data))
+                .map(|queue| publish_webhook(&outgoing, Route::queue(queue), &delivery.data))
         });
         let confirms = join_all(copies).await;
         published.send((last, confirms)).await.expect("a listener");

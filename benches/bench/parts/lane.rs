@@ -1,4 +1,4 @@
-//! Two slow subscribers that share a slow lane: how long a delivery of the one waits behind 20,000
+//! Two slow subscribers that share a slow lane: how long a delivery of the one waits behind 10,000
 //! of the other.
 
 use std::time::Duration;
@@ -27,7 +27,7 @@ const SECOND: u32 = 2;
 
 pub(super) async fn run(bench: &mut Bench<'_>) {
     let (ground, receiver) = (bench.ground, bench.receiver);
-    let flood = bench.options.pick(20_000, 2_000);
+    let flood = bench.options.pick(10_000, 2_000);
     let [first, second] = neighbours();
     let setup = Setup::new(
         ground,
