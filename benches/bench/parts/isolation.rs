@@ -17,7 +17,7 @@ use crate::{
     stats::{Percentiles, median},
 };
 
-/// Healthy deliveries a second. With the worst that is added here, about half of the processors' time
+/// Healthy deliveries a second. With the worst that is added here, some 60 % of the time of two cores
 /// is in use, so that there is room for everybody.
 const HEALTHY_RATE: f64 = 500.0;
 /// Healthy subscribers with a queue on the home broker; the others have HTTP endpoints.
