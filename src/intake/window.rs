@@ -15,8 +15,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::broker::consumer::Settler;
 
-/// How long settled events wait for an older one before they are acknowledged singly, each of which
-/// costs the broker about as much as an event;
+/// How long settled events wait for an older one before they are acknowledged singly, each an entry of
+/// its own in the log of the broker's queue;
 const PATIENCE: Duration = Duration::from_millis(250);
 /// and how long while there are many.
 const IMPATIENCE: Duration = Duration::from_millis(50);
