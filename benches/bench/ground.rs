@@ -90,12 +90,17 @@ impl Ground {
         name
     }
 
-    /// Removes a queue with all that is in it.
+    /// Removes a queue with all that is in it. A broker that has much to clear away may not do it in
+    /// its time, and closes the channel; then the queue goes with the virtual host.
     pub(crate) async fn remove(&self, queue: &str) {
-        let deleted = self
-            .channel
-            .queue_delete(queue.into(), QueueDeleteOptions::default());
-        deleted.await.expect("a queue removed");
+        let channel = self.connection.create_channel().await.expect("a channel");
+        let deleted = channel
+            .queue_delete(queue.into(), QueueDeleteOptions::default())
+            .await;
+        match deleted {
+            Ok(_) => channel.close(200, "done".into()).await.expect("a close"),
+            Err(error) => println!("  the broker has not removed {queue}: {error}"),
+        }
     }
 
     /// Empties a queue.

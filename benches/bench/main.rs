@@ -132,6 +132,7 @@ async fn run(options: &Options, parts: &[Part], node: &PrivateNode) -> io::Resul
     let (mut http, mut memory) = (None, 0.0);
     for part in parts {
         println!("{}", part.name());
+        let at = Instant::now();
         let ground = Ground::new(node, part.name()).await;
         let mut bench = Bench {
             options,
@@ -151,6 +152,7 @@ async fn run(options: &Options, parts: &[Part], node: &PrivateNode) -> io::Resul
         // Idle queues cost the broker time that the next parts need.
         node.rabbitmqctl(&["delete_vhost", part.name()])
             .map_err(io::Error::other)?;
+        println!("  in {} s", at.elapsed().as_secs());
     }
     parts::memory(&mut report, memory);
     let document = document::write(&report, node, began.elapsed());

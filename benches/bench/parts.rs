@@ -128,10 +128,11 @@ impl Bench<'_> {
         transport: Transport,
         fan: usize,
         sides: &[(Side, u64)],
+        rounds: usize,
     ) -> Results {
         let mut there = Vec::new();
         for &(side, events) in sides {
-            if matches!(side, Side::Node | Side::Python)
+            if matches!(side, Side::Node | Side::NodeBodies | Side::Python)
                 && let Err(why) = peers::install(side)
             {
                 self.report
@@ -146,7 +147,7 @@ impl Bench<'_> {
             receiver: self.receiver,
             transport,
             fan,
-            rounds: self.options.pick(3, 1),
+            rounds: self.options.pick(rounds, 1),
         };
         let results = Results(race.run(&there).await);
         let bars = results.0.iter().map(|result| Bar {

@@ -59,6 +59,10 @@ const LANGUAGES: [Language; 2] = [
 ];
 
 fn language(side: Side) -> &'static Language {
+    let side = match side {
+        Side::NodeBodies => Side::Node,
+        other => other,
+    };
     LANGUAGES
         .iter()
         .find(|language| language.side == side)
@@ -108,7 +112,8 @@ pub(crate) fn command(side: Side, uri: &str, from: &str, target: &Value) -> Comm
         Side::Python => folder.join("environment/bin/python"),
         _ => language.program.into(),
     };
-    let mut job = json!({ "uri": uri, "from": from });
+    let webhook = side != Side::NodeBodies;
+    let mut job = json!({ "uri": uri, "from": from, "webhook": webhook });
     for (key, value) in target.as_object().into_iter().flatten() {
         job[key] = value.clone();
     }

@@ -31,9 +31,11 @@ pub(crate) enum Side {
     Shovel,
     /// The same inside the broker, without connections.
     DirectShovel,
-    /// A consumer for Node, as a user writes it.
+    /// A consumer for Node, as a user writes it. Into queues it publishes what the bridge does.
     Node,
-    /// A consumer for Python, as a user writes it.
+    /// The same, but into queues it publishes bodies alone.
+    NodeBodies,
+    /// A consumer for Python, as a user writes it. Into queues it publishes what the bridge does.
     Python,
 }
 
@@ -47,6 +49,7 @@ impl Side {
             Self::Shovel => "shovel",
             Self::DirectShovel => "shovel, direct",
             Self::Node => "Node",
+            Self::NodeBodies => "Node, bodies only",
             Self::Python => "Python",
         }
     }
@@ -89,16 +92,21 @@ pub(crate) struct Result {
 
 impl Race<'_> {
     /// Runs every side in turn, with as many events as is said for it, and gives the medians in the
-    /// order of the sides.
+    /// order of the sides. Each round begins with another side, so that nobody always runs after the
+    /// same one, which leaves the broker something to clear away.
     pub(crate) async fn run(&self, sides: &[(Side, u64)]) -> Vec<Result> {
         let mut rounds: Vec<Vec<Round>> = vec![Vec::new(); sides.len()];
         for turn in 1..=self.rounds {
-            let mut rates = Vec::new();
-            for (&(side, events), rounds) in sides.iter().zip(&mut rounds) {
-                let round = self.round(side, events).await;
-                rates.push(format!("{} {:.0}/s", side.name(), round.per_second));
-                rounds.push(round);
+            for number in 0..sides.len() {
+                let at = (turn - 1 + number) % sides.len();
+                let (side, events) = sides[at];
+                rounds[at].push(self.round(side, events).await);
             }
+            let rates = sides.iter().zip(&rounds).map(|((side, _), rounds)| {
+                let rate = rounds.last().map_or(0.0, |round| round.per_second);
+                format!("{} {rate:.0}/s", side.name())
+            });
+            let rates: Vec<_> = rates.collect();
             println!("  round {turn} of {}: {}", self.rounds, rates.join(", "));
         }
         let of = |rounds: &[Round], pick: fn(&Round) -> f64| median(rounds.iter().map(pick));
@@ -202,7 +210,7 @@ impl Race<'_> {
                 self.shovel(Some((from, &queues[0], &inside)));
                 return None;
             }
-            (Side::Node | Side::Python, transport) => {
+            (Side::Node | Side::NodeBodies | Side::Python, transport) => {
                 let target = match transport {
                     Transport::Http => json!({ "url": urls[0] }),
                     Transport::Queue => json!({ "to": queues[0] }),

@@ -11,7 +11,9 @@ const SUBSCRIBERS: usize = 10;
 pub(super) async fn http(bench: &mut Bench<'_>) {
     let what = "fan-out to 10 HTTP subscribers, deliveries";
     let sides = [(Side::Bridge, 10_000), (Side::Bare, 10_000)];
-    let results = bench.race(what, Transport::Http, SUBSCRIBERS, &sides).await;
+    let results = bench
+        .race(what, Transport::Http, SUBSCRIBERS, &sides, 3)
+        .await;
     bench.beside(what, &results, Side::Bare, Must::Reach(0.75));
     if let Some(one) = *bench.http {
         bench.report.add(Row {
@@ -32,7 +34,7 @@ pub(super) async fn queue(bench: &mut Bench<'_>) {
         (Side::Bare, 6_000),
     ];
     let results = bench
-        .race(what, Transport::Queue, SUBSCRIBERS, &sides)
+        .race(what, Transport::Queue, SUBSCRIBERS, &sides, 3)
         .await;
     let must = Must::Either(30_000.0, 0.85);
     bench.beside(what, &results, Side::Publisher, must);

@@ -14,7 +14,7 @@ pub(super) async fn run(bench: &mut Bench<'_>) {
         (Side::Node, 40_000),
         (Side::Python, 6_000),
     ];
-    let results = bench.race(what, Transport::Http, 1, &sides).await;
+    let results = bench.race(what, Transport::Http, 1, &sides, 3).await;
     *bench.http = Some(results.ours().per_second);
     bench.beside(what, &results, Side::Bare, Must::Reach(0.75));
     bench.beside_consumers(what, &results);

@@ -71,8 +71,8 @@ pub(super) async fn run(bench: &mut Bench<'_>) {
     for way in &ways {
         measured(bench, way, 200.0, Duration::from_secs(1), 0).await;
     }
-    let rounds = bench.options.pick(3, 1);
-    for (rate, seconds) in [(200.0, 6), (2_000.0, 4)] {
+    for (rate, rounds, seconds) in [(200.0, 3, 6), (2_000.0, 5, 5)] {
+        let rounds = bench.options.pick(rounds, 1);
         let length = Duration::from_secs(bench.options.pick(seconds, 1));
         let mut all: [Vec<Percentiles>; 4] = Default::default();
         for round in 1..=rounds {

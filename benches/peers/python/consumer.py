@@ -1,10 +1,12 @@
 """What hookbridge is measured beside: a consumer for Python as a user writes it, without retry or
 routing. It takes messages from a queue, 256 at a time, and posts each to a URL or publishes it,
-confirmed, to another queue; then it acknowledges it."""
+confirmed, to another queue, as a webhook; then it acknowledges it."""
 
 import asyncio
 import json
 import sys
+import time
+import uuid
 
 import aio_pika
 import aiohttp
@@ -30,8 +32,21 @@ async def main(uri, source, url=None, to=None):
 
         async def publish(message):
             async with message.process():
+                identifier, kind, now = str(uuid.uuid4()), "StatusUpdate", int(time.time())
                 copy = aio_pika.Message(
-                    message.body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT
+                    message.body,
+                    delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+                    content_type="application/json",
+                    message_id=identifier,
+                    type=kind,
+                    timestamp=now,
+                    app_id="consumer",
+                    headers={
+                        "webhook-id": identifier,
+                        "webhook-timestamp": str(now),
+                        "webhook-type": kind,
+                        "webhook-attempt": "1",
+                    },
                 )
                 await channel.default_exchange.publish(copy, routing_key=to)
 
