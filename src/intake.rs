@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::mpsc::{UnboundedSender, unbounded_channel},
+    time::{Instant, timeout},
+};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -31,13 +34,15 @@ use crate::{
     },
 };
 
+mod gathering;
 mod gauge;
 mod plan;
 mod trouble;
 mod window;
 
+use gathering::Gathered;
 use gauge::{Gauge, Share};
-use plan::{Direct, Plan};
+use plan::{Direct, Plan, Waits};
 pub use trouble::Trouble;
 use window::{Held, Window};
 
@@ -90,10 +95,19 @@ pub struct Intake {
 
 /// What a plan counts as until it is carried out.
 struct Shares {
-    _deliveries: Share,
+    /// Without those for slow lanes that are gathered.
+    deliveries: Share,
     _publishing: Share,
     /// Those attempts that are not tasks of their own yet.
     attempts: Share,
+}
+
+/// Where deliveries for slow lanes are gathered.
+#[derive(Clone)]
+struct Slow {
+    gathered: UnboundedSender<Gathered>,
+    /// How many make a batch that does not wait any longer.
+    together: usize,
 }
 
 impl Intake {
@@ -102,6 +116,9 @@ impl Intake {
         let window = Window::new(session.settler(), self.tasks.clone());
         let gauge = || Arc::new(Gauge::default());
         let (attempts, deliveries, publishing) = (gauge(), gauge(), gauge());
+        let (gathered, to_hand_over) = unbounded_channel();
+        self.tasks
+            .spawn(self.clone().hand_over(to_hand_over, window.clone()));
         loop {
             // Whether it is the time that is up does not matter.
             let _ = timeout(GATHERING, publishing.below(PUBLISHING)).await;
@@ -113,40 +130,41 @@ impl Intake {
                 session.prefetch(),
             );
             let most = usize::from(session.prefetch()).div_ceil(2);
+            let slow = Slow {
+                gathered: gathered.clone(),
+                together: usize::from(session.prefetch()).div_ceil(8),
+            };
             let mut rest = chunk.as_slice();
             while !rest.is_empty() {
                 deliveries.below(UNSETTLED).await;
                 let room = timeout(ROOM, attempts.below(most)).await.is_ok();
                 let plan = self.plan(&mut rest, if room { most } else { 0 }, window.settler());
                 let shares = Shares {
-                    _deliveries: deliveries.add(plan.deliveries),
+                    deliveries: deliveries.add(plan.deliveries),
                     _publishing: publishing.add(plan.messages()),
                     attempts: attempts.add(plan.attempts),
                 };
-                self.tasks
-                    .spawn(self.clone().see_to(plan, window.clone(), shares));
+                self.tasks.spawn(
+                    self.clone()
+                        .see_to(plan, window.clone(), shares, slow.clone()),
+                );
             }
         }
     }
 
     /// Carries out what is planned, and has the events acknowledged as they are settled.
-    async fn see_to(self: Arc<Self>, mut plan: Plan, window: Arc<Window>, mut shares: Shares) {
-        let mut holding = Vec::with_capacity(plan.at_once.len());
-        for (tag, at_once) in plan.at_once.drain(..) {
-            let held = Arc::new(Held::new(tag, at_once.len()));
-            for attempt in at_once {
-                let one = shares.attempts.split_one();
-                let (intake, window, held) = (self.clone(), window.clone(), held.clone());
-                self.tasks.spawn(async move {
-                    let done = intake.settle_one(attempt, window.settler()).await;
-                    drop(one);
-                    if done {
-                        window.part_settled(&held);
-                    }
-                });
-            }
-            holding.push(held);
+    async fn see_to(
+        self: Arc<Self>,
+        mut plan: Plan,
+        window: Arc<Window>,
+        mut shares: Shares,
+        slow: Slow,
+    ) {
+        let mut holding = Vec::with_capacity(plan.waiting.len());
+        for waits in plan.waiting.drain(..) {
+            holding.push(self.hold(waits, &window, &mut shares, &slow));
         }
+        drop(slow);
         let others = std::mem::take(&mut plan.others);
         if self.carry_out(plan, window.settler()).await {
             window.settled(others);
@@ -154,6 +172,40 @@ impl Intake {
                 window.part_settled(&held);
             }
         }
+    }
+
+    /// Begins all that an event waits for.
+    fn hold(
+        self: &Arc<Self>,
+        waits: Waits,
+        window: &Arc<Window>,
+        shares: &mut Shares,
+        slow: &Slow,
+    ) -> Arc<Held> {
+        let gathers = !waits.slow.is_empty();
+        let parts = waits.at_once.len() + usize::from(gathers);
+        let held = Arc::new(Held::new(waits.tag, parts));
+        for attempt in waits.at_once {
+            let one = shares.attempts.split(1);
+            let (intake, window, held) = (self.clone(), window.clone(), held.clone());
+            self.tasks.spawn(async move {
+                let done = intake.settle_one(attempt, window.settler()).await;
+                drop(one);
+                if done {
+                    window.part_settled(&held);
+                }
+            });
+        }
+        if gathers {
+            // Somebody takes it for as long as a sender is there.
+            let _ = slow.gathered.send(Gathered {
+                share: shares.deliveries.split(waits.slow.len()),
+                messages: waits.slow,
+                held: held.clone(),
+                together: slow.together,
+            });
+        }
+        held
     }
 
     /// Sees an attempt through. Tells whether its delivery is settled; if not, the session is dead.

@@ -41,13 +41,13 @@ impl Gauge {
 }
 
 impl Share {
-    /// Takes one out of it, to be dropped by itself.
-    pub(super) fn split_one(&mut self) -> Self {
-        debug_assert!(self.count > 0, "there is one left");
-        self.count -= 1;
+    /// Takes so many out of it, to be dropped by themselves.
+    pub(super) fn split(&mut self, count: usize) -> Self {
+        debug_assert!(self.count >= count, "there are as many left");
+        self.count -= count;
         Self {
             gauge: self.gauge.clone(),
-            count: 1,
+            count,
         }
     }
 }
@@ -71,7 +71,7 @@ mod tests {
     fn what_is_dropped_makes_room() {
         let gauge = Arc::new(Gauge::default());
         let mut share = gauge.add(3);
-        let one = share.split_one();
+        let one = share.split(1);
         assert!(gauge.below(3).now_or_never().is_none());
         drop(one);
         assert!(gauge.below(3).now_or_never().is_some());

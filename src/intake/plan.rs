@@ -35,12 +35,21 @@ pub(super) struct Plan {
     pub(super) lanes: Vec<Message>,
     /// For subscribers' queues on the home broker.
     pub(super) direct: HashMap<SubscriberId, Direct>,
-    /// Attempts to be made elsewhere, with the tags of their events.
-    pub(super) at_once: Vec<(u64, Vec<AtOnce>)>,
-    /// The tags of the events that wait for none.
+    /// The events that wait for more than what is published at once.
+    pub(super) waiting: Vec<Waits>,
+    /// The tags of the others.
     pub(super) others: Vec<u64>,
     /// What the events count as once all of it is confirmed.
     pub(super) results: Vec<(Option<EventType>, EventResult)>,
+}
+
+/// What an event waits for, besides what is published at once.
+pub(super) struct Waits {
+    pub(super) tag: u64,
+    /// Attempts to be made elsewhere.
+    pub(super) at_once: Vec<AtOnce>,
+    /// For slow lanes.
+    pub(super) slow: Vec<Message>,
 }
 
 /// Deliveries handed straight to a subscriber's queue: the hand-off is their first attempt.
@@ -49,6 +58,12 @@ pub(super) struct Direct {
     pub(super) target: AmqpTarget,
     pub(super) publisher: Publisher,
     pub(super) deliveries: Vec<Delivery>,
+}
+
+/// Where a delivery goes that is not published with the plan.
+enum Way {
+    AtOnce(AtOnce),
+    SlowLane(Message),
 }
 
 impl Plan {
@@ -77,7 +92,11 @@ impl Intake {
             *events = rest;
             // Each its own: the same event twice, rejected twice, is known by its time.
             let now = Timestamp::now();
-            let mut at_once = Vec::new();
+            let mut waits = Waits {
+                tag: received.tag,
+                at_once: Vec::new(),
+                slow: Vec::new(),
+            };
             let decoded = event::decode(&received.body, self.source.max_event_bytes);
             let (kind, result) = match decoded {
                 Ok(envelope) => match EventType::from_name(&envelope.event_type) {
@@ -108,13 +127,17 @@ impl Intake {
                     let own = span.as_ref().map(Span::traceparent);
                     let traceparent = own.as_deref().or(traceparent);
                     let mut matched = false;
+                    let room = attempts > 0;
                     for subscriber in subscribers.matching(made.kind, &made.audience) {
                         matched = true;
                         plan.deliveries += 1;
                         let delivery = delivery(&made, &envelope, traceparent, subscriber, now);
-                        let room = attempts > 0;
-                        let attempt = self.address(&mut plan, subscriber, delivery, room, settler);
-                        at_once.extend(attempt);
+                        let way = self.address(&mut plan, subscriber, delivery, room, settler);
+                        match way {
+                            Some(Way::AtOnce(attempt)) => waits.at_once.push(attempt),
+                            Some(Way::SlowLane(message)) => waits.slow.push(message),
+                            None => {}
+                        }
                     }
                     if matched {
                         EventResult::Accepted
@@ -124,11 +147,11 @@ impl Intake {
                 }
             };
             plan.results.push((kind, result));
-            if at_once.is_empty() {
+            if waits.at_once.is_empty() && waits.slow.is_empty() {
                 plan.others.push(received.tag);
             } else {
-                plan.attempts += at_once.len();
-                plan.at_once.push((received.tag, at_once));
+                plan.attempts += waits.at_once.len();
+                plan.waiting.push(waits);
             }
         }
         plan
@@ -136,7 +159,7 @@ impl Intake {
 
     /// Straight to a queue on the home broker, unless that queue leaves publishes unconfirmed. At
     /// once to an endpoint or a broker elsewhere, if there is `room` and the subscriber has a place.
-    /// Everything else goes to the lanes.
+    /// Everything else goes to the lanes. Gives what is not published with the plan.
     fn address(
         &self,
         plan: &mut Plan,
@@ -144,7 +167,7 @@ impl Intake {
         delivery: Delivery,
         room: bool,
         settler: &Settler,
-    ) -> Option<AtOnce> {
+    ) -> Option<Way> {
         let course = self.outcomes.courses.of(subscriber);
         let pace = if course.slow() {
             Pace::Slow
@@ -176,11 +199,16 @@ impl Intake {
             Target::Http(_) | Target::Amqp(_) => {
                 if room && let Some(place) = course.place() {
                     let (subscriber, settler) = (subscriber.clone(), settler.clone());
-                    return Some((self.at_once)(subscriber, place, delivery, settler));
+                    let attempt = (self.at_once)(subscriber, place, delivery, settler);
+                    return Some(Way::AtOnce(attempt));
                 }
             }
         }
-        plan.lanes.push(self.lanes.first(&delivery, pace));
+        let message = self.lanes.first(&delivery, pace);
+        if pace == Pace::Slow {
+            return Some(Way::SlowLane(message));
+        }
+        plan.lanes.push(message);
         None
     }
 }

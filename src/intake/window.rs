@@ -33,7 +33,8 @@ pub(super) struct Window {
     events: Mutex<Events>,
 }
 
-/// An event that waits for attempts, besides what is published of it.
+/// An event that waits for attempts or for what goes to slow lanes, besides what is published of it at
+/// once.
 pub(super) struct Held {
     tag: u64,
     unsettled: AtomicUsize,
@@ -65,11 +66,11 @@ struct Acks {
 }
 
 impl Held {
-    /// An event that waits for so many attempts.
-    pub(super) fn new(tag: u64, attempts: usize) -> Self {
+    /// An event that waits for so many parts.
+    pub(super) fn new(tag: u64, parts: usize) -> Self {
         Self {
             tag,
-            unsettled: AtomicUsize::new(attempts + 1),
+            unsettled: AtomicUsize::new(parts + 1),
         }
     }
 }
@@ -101,7 +102,8 @@ impl Window {
         }));
     }
 
-    /// One part of a held event is settled: an attempt, or all that was published.
+    /// One part of a held event is settled: an attempt, what went to slow lanes, or all else that was
+    /// published.
     pub(super) fn part_settled(self: &Arc<Self>, held: &Held) {
         if held.unsettled.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.settled([held.tag]);
