@@ -5,10 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use hookbridge::cli::demo::node::{NodeOptions, Plugin, PrivateNode};
 use lapin::{
     Channel, Connection, ConnectionProperties,
-    options::{
-        BasicConsumeOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
-        QueuePurgeOptions,
-    },
+    options::{BasicConsumeOptions, ConfirmSelectOptions, QueueDeclareOptions, QueuePurgeOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
 use serde_json::json;
@@ -90,20 +87,8 @@ impl Ground {
         name
     }
 
-    /// Removes a queue with all that is in it. A broker that has much to clear away may not do it in
-    /// its time, and closes the channel; then the queue goes with the virtual host.
-    pub(crate) async fn remove(&self, queue: &str) {
-        let channel = self.connection.create_channel().await.expect("a channel");
-        let deleted = channel
-            .queue_delete(queue.into(), QueueDeleteOptions::default())
-            .await;
-        match deleted {
-            Ok(_) => channel.close(200, "done".into()).await.expect("a close"),
-            Err(error) => println!("  the broker has not removed {queue}: {error}"),
-        }
-    }
-
-    /// Empties a queue.
+    /// Empties a queue. It is deleted with the virtual host: where one is that has just been used,
+    /// RabbitMQ 3.10.8 may find its files gone, and restarts all quorum queues.
     pub(crate) async fn purge(&self, queue: &str) {
         let purged = self
             .channel

@@ -165,11 +165,11 @@ impl Race<'_> {
             if matches!(side, Side::Shovel | Side::DirectShovel) {
                 self.shovel(None);
             }
-            ground.remove(&from).await;
+            ground.purge(&from).await;
             round
         };
         for queue in &queues {
-            ground.remove(queue).await;
+            ground.purge(queue).await;
         }
         round
     }

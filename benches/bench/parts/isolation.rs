@@ -175,7 +175,7 @@ async fn measure(bench: &mut Bench<'_>, case: &Case) {
         );
     }
     for queue in &queues {
-        ground.remove(queue).await;
+        ground.purge(queue).await;
     }
     let of = |phases: &[Phase], pick: fn(&Phase) -> f64| median(phases.iter().map(pick));
     let typical = |phase: &Phase| median(phase.p99.iter().copied());

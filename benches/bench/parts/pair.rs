@@ -85,7 +85,7 @@ async fn run_bridges(
         bridge.process.stop().await;
     }
     for queue in &queues {
-        ground.remove(queue).await;
+        ground.purge(queue).await;
     }
     let most = done.iter().copied().fold(0.0, f64::max);
     (round.per_second, 100.0 * most / done.iter().sum::<f64>())

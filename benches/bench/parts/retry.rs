@@ -108,7 +108,7 @@ async fn bare(bench: &Bench<'_>, events: u64, posts: bool) -> f64 {
     let round = watch(ground, &mut [&mut process], count, events).await;
     drop(process);
     for queue in &queues {
-        ground.remove(queue).await;
+        ground.purge(queue).await;
     }
     round.per_second
 }

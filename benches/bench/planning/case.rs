@@ -82,7 +82,7 @@ pub(super) async fn measure(stand: &Stand<'_>, series: Series, case: &Case) -> R
         bridge.process.stop().await;
     }
     for queue in &queues {
-        ground.remove(queue).await;
+        ground.purge(queue).await;
     }
     row
 }
