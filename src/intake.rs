@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::{
-    sync::mpsc::{UnboundedSender, unbounded_channel},
+    sync::mpsc,
     time::{Instant, timeout},
 };
 use tokio_util::task::TaskTracker;
@@ -57,6 +57,8 @@ const PUBLISHING: usize = 2 * BATCH;
 const GATHERING: Duration = Duration::from_millis(5);
 /// Deliveries of one session that are not settled; intake takes no more while there are as many.
 const UNSETTLED: usize = 8_192;
+/// Events that wait to be looked at by who gathers, which is never long.
+const GATHERED: usize = 64;
 /// How long intake waits while half of what it may hold waits for attempts. Subscribers that are
 /// quick make room sooner; if there is none, what comes goes to the lanes.
 const ROOM: Duration = Duration::from_millis(100);
@@ -105,7 +107,7 @@ struct Shares {
 /// Where deliveries for slow lanes are gathered.
 #[derive(Clone)]
 struct Slow {
-    gathered: UnboundedSender<Gathered>,
+    gathered: mpsc::Sender<Gathered>,
     /// How many make a batch that does not wait any longer.
     together: usize,
 }
@@ -116,7 +118,7 @@ impl Intake {
         let window = Window::new(session.settler(), self.tasks.clone());
         let gauge = || Arc::new(Gauge::default());
         let (attempts, deliveries, publishing) = (gauge(), gauge(), gauge());
-        let (gathered, to_hand_over) = unbounded_channel();
+        let (gathered, to_hand_over) = mpsc::channel(GATHERED);
         self.tasks
             .spawn(self.clone().hand_over(to_hand_over, window.clone()));
         loop {
@@ -162,7 +164,7 @@ impl Intake {
     ) {
         let mut holding = Vec::with_capacity(plan.waiting.len());
         for waits in plan.waiting.drain(..) {
-            holding.push(self.hold(waits, &window, &mut shares, &slow));
+            holding.push(self.hold(waits, &window, &mut shares, &slow).await);
         }
         drop(slow);
         let others = std::mem::take(&mut plan.others);
@@ -175,7 +177,7 @@ impl Intake {
     }
 
     /// Begins all that an event waits for.
-    fn hold(
+    async fn hold(
         self: &Arc<Self>,
         waits: Waits,
         window: &Arc<Window>,
@@ -197,13 +199,14 @@ impl Intake {
             });
         }
         if gathers {
-            // Somebody takes it for as long as a sender is there.
-            let _ = slow.gathered.send(Gathered {
+            let gathered = Gathered {
                 share: shares.deliveries.split(waits.slow.len()),
                 messages: waits.slow,
                 held: held.clone(),
                 together: slow.together,
-            });
+            };
+            // Somebody takes it for as long as a sender is there.
+            let _ = slow.gathered.send(gathered).await;
         }
         held
     }

@@ -145,6 +145,8 @@ impl Drop for Held {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use futures_util::{future::join_all, poll};
     use tokio::time::{advance, timeout};
 
@@ -200,9 +202,15 @@ mod tests {
                 .collect();
             let began = Instant::now();
             // They stay held, so that all are full until the last has passed.
-            join_all(held.iter().map(|one| one.lets_pass(&rotation, || shared))).await;
+            let passing = held.iter().map(async |one| {
+                one.lets_pass(&rotation, || shared).await;
+                Instant::now()
+            });
+            let moments: HashSet<_> = join_all(passing).await.into_iter().collect();
             let (took, least) = (began.elapsed(), apart * 399);
             assert!(took >= least && took < least + 2 * STAY, "{took:?}");
+            let most = 400 / usize::try_from(TOGETHER).unwrap() + 1;
+            assert!(moments.len() <= most, "{} moments", moments.len());
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::mpsc::UnboundedReceiver,
+    sync::mpsc::Receiver,
     time::{Instant, timeout_at},
 };
 
@@ -34,7 +34,7 @@ impl Intake {
     /// Publishes what is gathered, in batches, until the session is over and nothing more comes.
     pub(super) async fn hand_over(
         self: Arc<Self>,
-        mut gathered: UnboundedReceiver<Gathered>,
+        mut gathered: Receiver<Gathered>,
         window: Arc<Window>,
     ) {
         while let Some(mut batch) = batch(&mut gathered).await {
@@ -60,7 +60,7 @@ impl Intake {
 }
 
 /// What is published together: it is complete when enough has come, or the first has waited long enough.
-async fn batch(gathered: &mut UnboundedReceiver<Gathered>) -> Option<Vec<Gathered>> {
+async fn batch(gathered: &mut Receiver<Gathered>) -> Option<Vec<Gathered>> {
     let first = gathered.recv().await?;
     let until = Instant::now() + PATIENCE;
     let together = first.together;
@@ -78,7 +78,7 @@ async fn batch(gathered: &mut UnboundedReceiver<Gathered>) -> Option<Vec<Gathere
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use tokio::sync::mpsc::unbounded_channel;
+    use tokio::sync::mpsc::channel;
 
     use super::*;
     use crate::intake::gauge::Gauge;
@@ -105,7 +105,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_batch_waits_until_it_is_large_or_old() {
-        let (sender, mut receiver) = unbounded_channel();
+        let (sender, mut receiver) = channel(8);
         let mut next = async || {
             let began = Instant::now();
             let batch = batch(&mut receiver).await.unwrap_or_default();
@@ -113,11 +113,11 @@ mod tests {
             (sizes, began.elapsed())
         };
         for messages in [1, 2, 3, 1] {
-            assert!(sender.send(gathered(1, messages)).is_ok());
+            assert!(sender.try_send(gathered(1, messages)).is_ok());
         }
         assert_eq!(next().await, (vec![1, 2, 3], Duration::ZERO), "enough");
         assert_eq!(next().await, (vec![1], PATIENCE), "long enough");
-        assert!(sender.send(gathered(2, 1)).is_ok());
+        assert!(sender.try_send(gathered(2, 1)).is_ok());
         drop(sender);
         assert_eq!(next().await, (vec![1], Duration::ZERO), "nothing can come");
         assert_eq!(next().await, (vec![], Duration::ZERO), "the end");
