@@ -92,8 +92,7 @@ pub(crate) struct Result {
 
 impl Race<'_> {
     /// Runs every side in turn, with as many events as is said for it, and gives the medians in the
-    /// order of the sides. Each round begins with another side, so that nobody always runs after the
-    /// same one, which leaves the broker something to clear away.
+    /// order of the sides. Each round begins with another side, so that nobody is always the first.
     pub(crate) async fn run(&self, sides: &[(Side, u64)]) -> Vec<Result> {
         let mut rounds: Vec<Vec<Round>> = vec![Vec::new(); sides.len()];
         for turn in 1..=self.rounds {

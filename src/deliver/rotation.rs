@@ -84,14 +84,15 @@ impl Steps {
         sleep_until(self.moment(step)).await;
     }
 
-    /// The next moment at which steps are made.
+    /// The moment at which a step is made: the next, and never before its time.
     fn moment(&self, step: Instant) -> Instant {
         let between = self.apart * TOGETHER;
         let moments = step
             .duration_since(self.since)
             .as_nanos()
             .div_ceil(between.as_nanos());
-        self.since + between * u32::try_from(moments).unwrap_or(u32::MAX)
+        let moment = self.since + between * u32::try_from(moments).unwrap_or(u32::MAX);
+        moment.max(step)
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) struct Plan {
     pub(super) waiting: Vec<Waits>,
     /// The tags of the others.
     pub(super) others: Vec<u64>,
-    /// What the events count as once all of it is confirmed.
+    /// What the events count as once all that is published with the plan is confirmed.
     pub(super) results: Vec<(Option<EventType>, EventResult)>,
 }
 
