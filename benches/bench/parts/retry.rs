@@ -22,8 +22,8 @@ use crate::{
 const DELAY: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(bench: &mut Bench<'_>) {
-    let events = bench.options.pick(10_000, 1_000);
-    let rounds = bench.options.pick(3, 1);
+    let events = bench.options.pick(15_000, 1_000);
+    let rounds = bench.options.pick(5, 1);
     let [mut ours, mut posting, mut silent] = [const { Vec::new() }; 3];
     for round in 1..=rounds {
         ours.push(bridge(bench, events).await);
