@@ -18,7 +18,7 @@ use crate::{
         home::Home,
         message::Message,
         publisher::{PublishError, Publisher},
-        publishers::Publishers,
+        publishers::{Publishers, Strand},
     },
     delivery::{
         Attempt, Delivery, Outcome, addressed,
@@ -56,14 +56,15 @@ const PUBLISHING: usize = 2 * BATCH;
 /// How long it gathers at most, so that what a stuck queue holds up delays nobody by more.
 const GATHERING: Duration = Duration::from_millis(5);
 /// Deliveries of one session that are not settled; intake takes no more while there are as many.
-const UNSETTLED: usize = 8_192;
+const UNSETTLED: usize = 4_096;
 /// Events that wait to be looked at by who gathers, which is never long.
 const GATHERED: usize = 64;
 /// How long intake waits while half of what it may hold waits for attempts. Subscribers that are
 /// quick make room sooner; if there is none, what comes goes to the lanes.
 const ROOM: Duration = Duration::from_millis(100);
 
-/// What intake needs.
+/// What a strand of intake needs.
+#[derive(Clone)]
 pub struct Intake {
     /// What is taken in.
     pub source: SourceSettings,
@@ -76,7 +77,9 @@ pub struct Intake {
     /// Brings the topology back.
     pub broker: Arc<Home>,
     /// Publish to subscribers' queues on the home broker.
-    pub home: Arc<Publishers<SubscriberId>>,
+    pub home: Arc<Publishers<(SubscriberId, Strand)>>,
+    /// Which strand it is.
+    pub strand: Strand,
     /// Makes attempts elsewhere.
     pub at_once: AttemptAtOnce,
     /// What becomes of attempts.
@@ -90,7 +93,7 @@ pub struct Intake {
     /// Where it is traced.
     pub traces: Traces,
     /// Whether the broker takes what is published.
-    pub trouble: Trouble,
+    pub trouble: Arc<Trouble>,
     /// Knows the batches under way.
     pub tasks: TaskTracker,
 }

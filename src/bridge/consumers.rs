@@ -1,6 +1,9 @@
 //! What the bridge consumes: the events, the lanes of both attempts, and what strayed.
 
-use std::future::Future;
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use super::Bridge;
 use crate::{
@@ -18,15 +21,16 @@ const EVENT_BYTES: usize = 160 * 1024 * 1024;
 impl Bridge {
     /// Starts what takes events and deliveries from their queues.
     pub(super) fn start_consumers(&self) {
-        let intake = self.intake.clone();
         let events = Options {
             queue: self.topology.events_queue(),
             prefetch: self.prefetch,
-            bytes: Some(EVENT_BYTES),
+            bytes: Some(EVENT_BYTES / self.intake.len()),
             gate: Some(self.registry.whole()),
             listens_to: None,
         };
-        self.consume(events, move |session| intake.clone().work(session));
+        let strands = self.intake.iter().cloned();
+        let strands = strands.map(|intake| move |session| intake.clone().work(session));
+        self.consume(&events, strands.collect());
         for (set, attempt) in [("first", Attempt::First), ("second", Attempt::Second)] {
             for lane in self.topology.lanes(set) {
                 let deliver = self.deliver.clone();
@@ -38,9 +42,8 @@ impl Bridge {
                     gate: Some(self.registry.whole()),
                     listens_to: None,
                 };
-                self.consume(options, move |session| {
-                    deliver.clone().work(session, attempt)
-                });
+                let work = move |session| deliver.clone().work(session, attempt);
+                self.consume(&options, vec![work]);
             }
         }
         let (strays, home, stop) = (self.strays.clone(), self.home.clone(), self.stop.clone());
@@ -48,7 +51,8 @@ impl Bridge {
             .spawn(async move { strays.keep_looking(home, stop).await });
     }
 
-    fn consume<W, F>(&self, options: Options, work: W)
+    /// Starts consumers of a queue that the line needs, one for each kind of work.
+    fn consume<W, F>(&self, options: &Options, works: Vec<W>)
     where
         W: FnMut(Session) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
@@ -56,10 +60,20 @@ impl Bridge {
         let part = format!("consumer of {}", options.queue);
         let readiness = self.readiness.clone();
         readiness.set(&part, Some("not there yet".into()));
-        let there = move |there: bool| {
-            readiness.set(&part, (!there).then(|| "not there".into()));
-        };
-        self.start_consumer(options, there, work);
+        let missing = Mutex::new(works.len());
+        let there = Arc::new(move |there: bool| {
+            let mut missing = missing.lock().unwrap_or_else(PoisonError::into_inner);
+            if there {
+                *missing -= 1;
+            } else {
+                *missing += 1;
+            }
+            readiness.set(&part, (*missing > 0).then(|| "not there".into()));
+        });
+        for work in works {
+            let there = there.clone();
+            self.start_consumer(options.clone(), move |now| there(now), work);
+        }
     }
 
     /// Consumes what the line does without: it is ready without this consumer.
