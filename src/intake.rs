@@ -59,8 +59,11 @@ const GATHERING: Duration = Duration::from_millis(5);
 const UNSETTLED: usize = 4_096;
 /// Events that wait to be looked at by who gathers, which is never long.
 const GATHERED: usize = 64;
-/// How long intake waits while half of what it may hold waits for attempts. Subscribers that are
-/// quick make room sooner; if there is none, what comes goes to the lanes.
+/// What part of the prefetch may wait for attempts: half in all strands together. With more, the last
+/// of them may wait for so long that it goes to the lanes, at two hops for each.
+const WAITING: usize = 2 * Strand::ALL.len();
+/// How long intake waits while so many wait for attempts. Subscribers that are quick make room
+/// sooner; if there is none, what comes goes to the lanes.
 const ROOM: Duration = Duration::from_millis(100);
 
 /// What a strand of intake needs.
@@ -134,7 +137,7 @@ impl Intake {
                 chunk.iter().map(|received| received.tag),
                 session.prefetch(),
             );
-            let most = usize::from(session.prefetch()).div_ceil(2);
+            let most = usize::from(session.prefetch()).div_ceil(WAITING);
             let slow = Slow {
                 gathered: gathered.clone(),
                 together: usize::from(session.prefetch()).div_ceil(8),
