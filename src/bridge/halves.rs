@@ -38,8 +38,7 @@ pub(super) struct Common<'a> {
 }
 
 impl Common<'_> {
-    /// Both halves, the first in two strands. It has the second
-    /// make its attempts, and does not know it.
+    /// Both halves, the first in two strands. It has the second make its attempts, and does not know it.
     pub(super) fn halves(self) -> Result<([Arc<Intake>; 2], Arc<Deliver>), BridgeError> {
         let targets = &self.settings.targets;
         let queues = Arc::new(Publishers::new(

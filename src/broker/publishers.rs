@@ -15,7 +15,7 @@ use super::{pool::Source, publisher::Publisher};
 /// Events are taken in by two consumers side by side, and each has its own channels to subscribers'
 /// queues on the home broker. From one connection RabbitMQ takes no more than 400 messages that a
 /// quorum queue has not taken, and the larger the steps in which these are written to its log, the
-/// more it moves: with one of each a third of the processors idled.
+/// more it moves: with one of each a fifth of the processors idled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Strand {
     /// The one whose channels attempts from the lanes use, too.
