@@ -82,7 +82,7 @@ pub enum BridgeError {
 pub struct Bridge {
     home: Arc<Home>,
     topology: Arc<Topology>,
-    intake: [Arc<Intake>; 2],
+    intake: Arc<Intake>,
     deliver: Arc<Deliver>,
     admin: Mutex<Option<Admin>>,
     door: Arc<Door>,
@@ -223,7 +223,7 @@ impl Bridge {
         let bridge = Self {
             home,
             topology,
-            intake,
+            intake: Arc::new(intake),
             deliver,
             door: admin.door(),
             admin: Mutex::new(Some(admin)),

@@ -18,7 +18,7 @@ use crate::{
         home::Home,
         message::Message,
         publisher::{PublishError, Publisher},
-        publishers::{Publishers, Strand},
+        publishers::Publishers,
     },
     delivery::{
         Attempt, Delivery, Outcome, addressed,
@@ -56,18 +56,14 @@ const PUBLISHING: usize = 2 * BATCH;
 /// How long it gathers at most, so that what a stuck queue holds up delays nobody by more.
 const GATHERING: Duration = Duration::from_millis(5);
 /// Deliveries of one session that are not settled; intake takes no more while there are as many.
-const UNSETTLED: usize = 4_096;
+const UNSETTLED: usize = 8_192;
 /// Events that wait to be looked at by who gathers, which is never long.
 const GATHERED: usize = 64;
-/// What part of the prefetch may wait for attempts: half in all strands together. With more, the last
-/// of them may wait for so long that it goes to the lanes, at two hops for each.
-const WAITING: usize = 2 * Strand::ALL.len();
-/// How long intake waits while so many wait for attempts. Subscribers that are quick make room
-/// sooner; if there is none, what comes goes to the lanes.
+/// How long intake waits while half of what it may hold waits for attempts. Subscribers that are
+/// quick make room sooner; if there is none, what comes goes to the lanes.
 const ROOM: Duration = Duration::from_millis(100);
 
-/// What a strand of intake needs.
-#[derive(Clone)]
+/// What intake needs.
 pub struct Intake {
     /// What is taken in.
     pub source: SourceSettings,
@@ -80,9 +76,7 @@ pub struct Intake {
     /// Brings the topology back.
     pub broker: Arc<Home>,
     /// Publish to subscribers' queues on the home broker.
-    pub home: Arc<Publishers<(SubscriberId, Strand)>>,
-    /// Which strand it is.
-    pub strand: Strand,
+    pub home: Arc<Publishers<SubscriberId>>,
     /// Makes attempts elsewhere.
     pub at_once: AttemptAtOnce,
     /// What becomes of attempts.
@@ -96,7 +90,7 @@ pub struct Intake {
     /// Where it is traced.
     pub traces: Traces,
     /// Whether the broker takes what is published.
-    pub trouble: Arc<Trouble>,
+    pub trouble: Trouble,
     /// Knows the batches under way.
     pub tasks: TaskTracker,
 }
@@ -137,7 +131,7 @@ impl Intake {
                 chunk.iter().map(|received| received.tag),
                 session.prefetch(),
             );
-            let most = usize::from(session.prefetch()).div_ceil(WAITING);
+            let most = usize::from(session.prefetch()).div_ceil(2);
             let slow = Slow {
                 gathered: gathered.clone(),
                 together: usize::from(session.prefetch()).div_ceil(8),

@@ -1,9 +1,6 @@
 //! What the bridge consumes: the events, the lanes of both attempts, and what strayed.
 
-use std::{
-    future::Future,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::future::Future;
 
 use super::Bridge;
 use crate::{
@@ -21,16 +18,15 @@ const EVENT_BYTES: usize = 160 * 1024 * 1024;
 impl Bridge {
     /// Starts what takes events and deliveries from their queues.
     pub(super) fn start_consumers(&self) {
+        let intake = self.intake.clone();
         let events = Options {
             queue: self.topology.events_queue(),
             prefetch: self.prefetch,
-            bytes: Some(EVENT_BYTES / self.intake.len()),
+            bytes: Some(EVENT_BYTES),
             gate: Some(self.registry.whole()),
             listens_to: None,
         };
-        let strands = self.intake.iter().cloned();
-        let strands = strands.map(|intake| move |session| intake.clone().work(session));
-        self.consume(&events, strands.collect());
+        self.consume(events, move |session| intake.clone().work(session));
         for (set, attempt) in [("first", Attempt::First), ("second", Attempt::Second)] {
             for lane in self.topology.lanes(set) {
                 let deliver = self.deliver.clone();
@@ -42,8 +38,9 @@ impl Bridge {
                     gate: Some(self.registry.whole()),
                     listens_to: None,
                 };
-                let work = move |session| deliver.clone().work(session, attempt);
-                self.consume(&options, vec![work]);
+                self.consume(options, move |session| {
+                    deliver.clone().work(session, attempt)
+                });
             }
         }
         let (strays, home, stop) = (self.strays.clone(), self.home.clone(), self.stop.clone());
@@ -51,8 +48,7 @@ impl Bridge {
             .spawn(async move { strays.keep_looking(home, stop).await });
     }
 
-    /// Starts consumers of a queue that the line needs, one for each kind of work.
-    fn consume<W, F>(&self, options: &Options, works: Vec<W>)
+    fn consume<W, F>(&self, options: Options, work: W)
     where
         W: FnMut(Session) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
@@ -60,20 +56,10 @@ impl Bridge {
         let part = format!("consumer of {}", options.queue);
         let readiness = self.readiness.clone();
         readiness.set(&part, Some("not there yet".into()));
-        let missing = Mutex::new(works.len());
-        let there = Arc::new(move |there: bool| {
-            let mut missing = missing.lock().unwrap_or_else(PoisonError::into_inner);
-            if there {
-                *missing -= 1;
-            } else {
-                *missing += 1;
-            }
-            readiness.set(&part, (*missing > 0).then(|| "not there".into()));
-        });
-        for work in works {
-            let there = there.clone();
-            self.start_consumer(options.clone(), move |now| there(now), work);
-        }
+        let there = move |there: bool| {
+            readiness.set(&part, (!there).then(|| "not there".into()));
+        };
+        self.start_consumer(options, there, work);
     }
 
     /// Consumes what the line does without: it is ready without this consumer.

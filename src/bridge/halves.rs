@@ -6,12 +6,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::BridgeError;
 use crate::{
-    broker::{
-        connection::TlsFiles,
-        home::Home,
-        publisher::Publisher,
-        publishers::{Publishers, Strand},
-    },
+    broker::{connection::TlsFiles, home::Home, publisher::Publisher, publishers::Publishers},
     courses::Courses,
     deliver::{Deliver, Rotation, amqp::AmqpSender, guard::AddressGuard, http::HttpSender},
     delivery::wire::Lanes,
@@ -38,8 +33,8 @@ pub(super) struct Common<'a> {
 }
 
 impl Common<'_> {
-    /// Both halves, the first in two strands. It has the second make its attempts, and does not know it.
-    pub(super) fn halves(self) -> Result<([Arc<Intake>; 2], Arc<Deliver>), BridgeError> {
+    /// Both halves. The first has the second make its attempts, and does not know it.
+    pub(super) fn halves(self) -> Result<(Intake, Arc<Deliver>), BridgeError> {
         let targets = &self.settings.targets;
         let queues = Arc::new(Publishers::new(
             self.home.subscribers().clone(),
@@ -79,14 +74,13 @@ impl Common<'_> {
             stop: self.stop.clone(),
         });
         let attempting = deliver.clone();
-        let first = Intake {
+        let intake = Intake {
             source: self.settings.source.clone(),
             timeout: self.settings.delivery.timeout,
             lanes: self.lanes,
             publisher: self.publisher,
             broker: self.home.clone(),
             home: queues,
-            strand: Strand::First,
             at_once: Arc::new(move |subscriber, place, delivery, settler| {
                 let attempting = attempting.clone();
                 Box::pin(attempting.at_once(subscriber, place, delivery, settler))
@@ -94,15 +88,11 @@ impl Common<'_> {
             outcomes,
             notices: self.notices.clone(),
             traces: self.traces.clone(),
-            trouble: Arc::new(Trouble::default()),
+            trouble: Trouble::default(),
             subscribers: self.registry.live().clone(),
             metrics: self.metrics.clone(),
             tasks: self.work.clone(),
         };
-        let strands = Strand::ALL.map(|strand| {
-            let first = first.clone();
-            Arc::new(Intake { strand, ..first })
-        });
-        Ok((strands, deliver))
+        Ok((intake, deliver))
     }
 }

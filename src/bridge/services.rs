@@ -35,7 +35,7 @@ impl Bridge {
             self.readiness.clone(),
             self.metrics.clone(),
         );
-        let (trouble, deliver) = (self.intake[0].trouble.clone(), self.deliver.clone());
+        let (intake, deliver) = (self.intake.clone(), self.deliver.clone());
         let registry = self.registry.clone();
         let end = after.clone();
         self.services.spawn(async move {
@@ -45,7 +45,7 @@ impl Bridge {
                 .is_err()
             {
                 tell_state(&home, &readiness, &metrics, &mut said);
-                readiness.set("deliveries", trouble.why());
+                readiness.set("deliveries", intake.trouble.why());
                 metrics.slow(deliver.courses.slow());
                 readiness.set(STORE, lack(&registry));
                 metrics.ready(readiness.reasons().is_empty());

@@ -12,23 +12,6 @@ use tokio_util::task::TaskTracker;
 
 use super::{pool::Source, publisher::Publisher};
 
-/// Events are taken in by two consumers side by side, and each has its own channels to subscribers'
-/// queues on the home broker. From one connection RabbitMQ takes no more than 400 messages that a
-/// quorum queue has not taken, and the larger the steps in which these are written to its log, the
-/// more it moves: with one of each a fifth of the processors idled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Strand {
-    /// The one whose channels attempts from the lanes use, too.
-    First,
-    /// The other.
-    Second,
-}
-
-impl Strand {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::First, Self::Second];
-}
-
 /// How many publishers to the home broker may have a connection of their own at a time.
 const OWN_CONNECTIONS: usize = 4;
 

@@ -24,7 +24,7 @@ use crate::{
         connection::{ConnectError, DialError, Dialer, Resolver, TlsFiles, fixed_uri},
         pool::Source,
         publisher::PublishError,
-        publishers::{Publishers, Strand},
+        publishers::Publishers,
     },
     delivery::{Attempt, Delivery, Failure, Outcome, Reason, addressed},
     lack::Shortage,
@@ -39,7 +39,7 @@ const SWEEP: Duration = Duration::from_secs(30);
 
 /// Sends webhooks over AMQP.
 pub struct AmqpSender {
-    home: Arc<Publishers<(SubscriberId, Strand)>>,
+    home: Arc<Publishers<SubscriberId>>,
     outside: Mutex<HashMap<String, Arc<Publishers<SubscriberId>>>>,
     resolver: Resolver,
     tls: TlsFiles,
@@ -50,7 +50,7 @@ impl AmqpSender {
     /// `home` publishes to the home broker; subscribers' own brokers are called only at addresses
     /// that `guard` lets through, and over TLS as `tls` says.
     pub fn new(
-        home: Arc<Publishers<(SubscriberId, Strand)>>,
+        home: Arc<Publishers<SubscriberId>>,
         guard: Arc<AddressGuard>,
         tls: TlsFiles,
         tasks: TaskTracker,
@@ -94,8 +94,7 @@ impl AmqpSender {
             };
         let declare = addressed::declares(target);
         let Some(broker) = &target.broker else {
-            let channel = (subscriber.id.clone(), Strand::First);
-            let publisher = self.home.get(&channel, declare);
+            let publisher = self.home.get(&subscriber.id, declare);
             let result = publisher.publish_one(message, subscriber.timeout).await;
             if let Err(error) = &result
                 && let Some(shortage) = error.shortage()
@@ -155,7 +154,7 @@ impl AmqpSender {
     /// Lets go of the publishers of subscribers that are not wanted any more. `wanted` is asked with
     /// the URI of the broker, or nothing for the home broker.
     pub fn retain(&self, wanted: impl Fn(&SubscriberId, Option<&str>) -> bool) {
-        self.home.retain(|(id, _)| wanted(id, None));
+        self.home.retain(|id| wanted(id, None));
         let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
         outside.retain(|uri, publishers| {
             publishers.retain(|id| wanted(id, Some(uri)));

@@ -181,8 +181,7 @@ impl Intake {
                     destination: Destination::Queue { .. },
                 },
             ) => {
-                let channel = (subscriber.id.clone(), self.strand);
-                let publisher = self.home.get(&channel, addressed::declares(target));
+                let publisher = self.home.get(&subscriber.id, addressed::declares(target));
                 if !publisher.stalled() {
                     let direct = plan.direct.entry(subscriber.id.clone());
                     let direct = direct.or_insert_with(|| Direct {
