@@ -17,8 +17,9 @@ pub(super) async fn run(bench: &mut Bench<'_>) {
         (Side::NodeBodies, 20_000),
         (Side::Python, 5_000),
     ];
-    // RabbitMQ's log is full every other round, and whoever's turn it is then waits for it to be
-    // sorted into the queues' files. With so many rounds that moves no median.
+    // Now and then a turn takes a fifth longer and more of the processors, whoever's it is: perhaps
+    // RabbitMQ's log is full then and is sorted into the queues' files. With so many rounds that
+    // moves no median.
     let results = bench.race(what, Transport::Queue, 1, &sides, 7).await;
     bench.beside(what, &results, Side::Shovel, Must::Reach(1.0));
     bench.beside(what, &results, Side::DirectShovel, Must::Nothing);
